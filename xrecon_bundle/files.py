@@ -1,0 +1,61 @@
+"""Files: the one error for bad input, and writing that never leaves half a file behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` with the same suffixes; rename it to ``path`` when the block succeeds.
+
+    On an error nothing remains. Parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically. NaN and infinity are written as null."""
+    text = json.dumps(_without_nan(content), indent=2) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write ``array`` (its dtype is kept) as NIfTI with an RAS+ ``affine`` in mm, atomically."""
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    with atomic_path(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content

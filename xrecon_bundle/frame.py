@@ -1,0 +1,87 @@
+"""The canonical chest frame: one set of axes, field of view and intensity scales for the whole project.
+
+Volumes are ``(X, Y, Z)`` arrays oriented **LPI** (nibabel axis codes: an axis code names the direction in which the
+index grows): ``x`` grows to the patient's left, ``y`` to the back, ``z`` to the feet. Images saved straight from
+``(x, z)`` or ``(y, z)`` therefore stand upright in the radiologist's usual view.
+
+The volume is a cube of :data:`EDGE_MM` centred on the thorax. Patient coordinates in affines are NIfTI's RAS+
+millimetres. Every intensity function works on NumPy arrays and on tensors alike and keeps the type.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+AXCODES = "LPI"
+EDGE_MM = 358.4  # 224 voxels of 1.6 mm, the size of the paper's volume
+HU_OFFSET = 1024.0
+HU_SPAN = 2500.0  # units 0 to 1 are -1024 to 1476 HU
+AIR_HU = -1024.0
+# Water at 70 keV, a typical mean energy of a 120 kVp chest beam: 0.1937 cm^2/g
+# (log-log interpolation of NIST XCOM's 0.2059 at 60 keV and 0.1837 at 80 keV).
+MU_WATER_PER_MM = 0.01937
+# Chest radiograph geometry, see architecture.md.
+SOURCE_TO_DETECTOR_MM = 1800.0
+DETECTOR_TO_CENTRE_MM = 200.0
+
+ArrayT = TypeVar("ArrayT")
+
+
+def voxel_size(spatial_size: int) -> float:
+    """Edge of one voxel in mm of a cube with ``spatial_size`` voxels along each axis."""
+    return EDGE_MM / spatial_size
+
+
+def hu_to_unit(hu: ArrayT) -> ArrayT:
+    """Hounsfield units to the network's units: ``clip(HU + 1024, 0, 2500) / 2500``, in [0, 1]."""
+    return (hu + HU_OFFSET).clip(0.0, HU_SPAN) / HU_SPAN
+
+
+def unit_to_hu(unit: ArrayT) -> ArrayT:
+    """Network units back to Hounsfield units; inverse of :func:`hu_to_unit` on [-1024, 1476] HU, no clipping."""
+    return unit * HU_SPAN - HU_OFFSET
+
+
+def hu_to_attenuation(hu: ArrayT) -> ArrayT:
+    """Linear attenuation in 1/mm, ``mu_water * max(0, 1 + HU / 1000)``.
+
+    Aerated lung (-850 HU) keeps 15 % of water's attenuation and free air (-1000 HU) has none: a pneumothorax is that
+    very difference, so nothing is thresholded away.
+    """
+    return MU_WATER_PER_MM * (1.0 + hu / 1000.0).clip(0.0, None)
+
+
+def cube_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """RAS+ affine ``(4, 4)`` of the cube's voxel grid, for a cube whose centre lies at ``centre_mm`` (RAS+, mm)."""
+    step = voxel_size(spatial_size)
+    affine = np.diag([-step, -step, -step, 1.0])
+    affine[:3, 3] = np.asarray(centre_mm, dtype=float) + step * (spatial_size - 1) / 2
+    return affine
+
+
+def grid_centre(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """World position ``(3,)`` of the centre of a grid of ``shape`` (its first three axes) under ``affine``."""
+    middle = (np.asarray(shape[:3], dtype=float) - 1) / 2
+    return np.asarray(affine, dtype=float)[:3, :3] @ middle + np.asarray(affine, dtype=float)[:3, 3]
+
+
+def radiograph_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """Affine ``(4, 4)`` that a file of the biplanar image ``(U, V, 2)`` carries.
+
+    A pair of radiographs has no affine of its own. This one keeps what matters: the pixel spacing at the cube's centre
+    plane (detector pixel divided by magnification) and, as the grid's centre, where the cube stands in the patient, so
+    that a reconstruction is written where the CT was. Axes: u to the left, v to the feet, view to the back.
+    """
+    source_to_centre = SOURCE_TO_DETECTOR_MM - DETECTOR_TO_CENTRE_MM
+    step = detector_size_mm() / (SOURCE_TO_DETECTOR_MM / source_to_centre) / spatial_size
+    affine = np.array([[-step, 0, 0, 0], [0, 0, -step, 0], [0, -step, 0, 0], [0, 0, 0, 1]], dtype=float)
+    affine[:3, 3] = np.asarray(centre_mm, dtype=float) - grid_centre(affine, (spatial_size, spatial_size, 2))
+    return affine
+
+
+def detector_size_mm() -> float:
+    """Edge in mm of the square detector on which the default geometry just shows the whole cube."""
+    nearest = SOURCE_TO_DETECTOR_MM - DETECTOR_TO_CENTRE_MM - EDGE_MM / 2
+    return EDGE_MM * SOURCE_TO_DETECTOR_MM / nearest
