@@ -1,0 +1,17 @@
+"""The labels of a chest segmentation, lungmask's convention continued (1 and 2 are the lungs, right first)."""
+
+from __future__ import annotations
+
+RIGHT_LUNG = 1
+LEFT_LUNG = 2
+RIGHT_AIR = 3  # the air-accumulated region (pneumothorax) of the right pleural cavity
+LEFT_AIR = 4
+
+# side -> (lung label, air label)
+SIDES = {"right": (RIGHT_LUNG, RIGHT_AIR), "left": (LEFT_LUNG, LEFT_AIR)}
+REGIONS = {
+    "right_lung": RIGHT_LUNG,
+    "left_lung": LEFT_LUNG,
+    "right_pneumothorax": RIGHT_AIR,
+    "left_pneumothorax": LEFT_AIR,
+}
