@@ -26,8 +26,8 @@ class MultiAngleProjectionLoss(nn.Module):
     The projection is linear, so prediction and truth are subtracted before, not after, and projected once.
 
     Unit: the line integral of the difference in network units, in mm, divided by ``step_mm``. The published loss sums
-    samples 2.8 mm apart (at S = 224) without a step length; divided by the same 2.8 mm, this is its value, at every size,
-    and the published weight 0.1 keeps its meaning.
+    samples 2.8 mm apart (at S = 224) without a step length; divided by the same 2.8 mm, this is its value, whatever the
+    size, and the published weight 0.1 keeps its meaning.
 
     Args:
         geometry: base view along +z; None: :meth:`ConeBeamGeometry.chest_multi_angle`, which shows the whole cube.
