@@ -18,7 +18,7 @@ from ..projection import ConeBeamGeometry, Projector
 
 LOWER_PERCENTILE = 0.5
 UPPER_PERCENTILE = 99.5
-# Scatter spreads over centimetres. Standard deviation on the detector of the Gaussian that stands for it; an assumption.
+# Standard deviation on the detector of the Gaussian by which scatter spreads; an assumption.
 SCATTER_SIGMA_MM = 40.0
 # What counts as behind the patient when the scatter fraction is set: a line integral over 5 cm of water.
 SHADOW_NEPERS = 1.0
@@ -27,7 +27,7 @@ SHADOW_NEPERS = 1.0
 def radiograph_to_unit(
     image: NdarrayOrTensor, lower: float = LOWER_PERCENTILE, upper: float = UPPER_PERCENTILE
 ) -> NdarrayOrTensor:
-    """Scale each view ``(C, U, V)`` to [0, 1]: its ``lower`` and ``upper`` percentiles become 0 and 1, float32, clipped.
+    """Scale each view ``(C, U, V)`` to [0, 1], float32: its ``lower`` and ``upper`` percentiles become 0 and 1, clipped.
 
     For line integrals in nepers and for the grey values of real films alike (bright is dense): the result does not
     change when a view is multiplied by a positive number or shifted. A constant view becomes 0.
@@ -51,10 +51,8 @@ class RadiographToUnitd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Scale every key's image."""
-        return {
-            **data,
-            **{key: radiograph_to_unit(data[key], self.lower, self.upper) for key in self.key_iterator(data)},
-        }
+        scaled = {key: radiograph_to_unit(data[key], self.lower, self.upper) for key in self.key_iterator(data)}
+        return {**data, **scaled}
 
 
 def simulate_radiographs(hu: Tensor, pixels: int | None = None, poses: Tensor | None = None) -> Tensor:
@@ -110,8 +108,8 @@ def detect_radiographs(
         rng: NumPy's random source for the noise; None: a fresh, unseeded one.
 
     Returns:
-        ``-log(intensity)``, like ``nepers``; below 0 where scatter or noise exceed the open beam. A pixel has at least one
-        photon.
+        ``-log(intensity)``, like ``nepers``; below 0 where scatter or noise exceed the open beam. A pixel has at least
+        one photon.
 
     Raises:
         ValueError: ``photons`` is not positive, ``blur_mm`` is negative or ``scatter_fraction`` is outside [0, 1).
@@ -139,7 +137,7 @@ def detect_radiographs(
 
 
 class SimulateRadiographsd(MapTransform):
-    """Simulate the radiograph pair of a CT: :func:`simulate_radiographs`, then :func:`detect_radiographs` without noise.
+    """The radiograph pair of a CT: :func:`simulate_radiographs`, then :func:`detect_radiographs` without noise.
 
     Deterministic, so a caching dataset keeps its result; :class:`RandSimulateRadiographsd` has the random effects.
 
@@ -200,7 +198,7 @@ class RandSimulateRadiographsd(Randomizable, SimulateRadiographsd):
     For training. Each call draws anew from ``self.R`` (``set_random_state(seed)`` makes it repeatable).
 
     Args:
-        keys: as in :class:`SimulateRadiographsd`, like ``output_key``, ``pixels``, ``blur_mm`` and ``scatter_fraction``.
+        keys: as in :class:`SimulateRadiographsd`, and so ``output_key``, ``pixels``, ``blur_mm``, ``scatter_fraction``.
         photons: per pixel where nothing is in the beam; None: no noise.
         rotation_degrees: standard deviation of the rotation about each axis, drawn for each view on its own.
         translation_mm: standard deviation of the shift along each axis, drawn for each view on its own.
