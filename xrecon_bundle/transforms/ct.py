@@ -1,0 +1,171 @@
+"""A CT brought into the chest frame: the patient alone, upright in LPI, in the cube centred on the thorax."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
+
+from .. import frame
+from ..files import InputError
+from .body import COARSE_MM, block_mean, find_body, find_lungs
+
+HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information
+
+
+class StandardizedCT(NamedTuple):
+    """A CT in the chest frame: ``ct`` int16 HU ``(S, S, S)`` LPI, its RAS+ ``affine`` in mm, and ``labels`` or None."""
+
+    ct: np.ndarray
+    affine: np.ndarray
+    labels: np.ndarray | None = None
+
+
+def standardize_ct(
+    hu: np.ndarray, affine: np.ndarray, spatial_size: int, labels: np.ndarray | None = None
+) -> StandardizedCT:
+    """Keep the patient, find the thorax, resample its cube of ``frame.EDGE_MM``.
+
+    Axes may come in any order and direction, oblique or sheared (gantry tilt): the affine decides. Table, clothes and
+    arms beside the trunk become air, as does everything outside the scan. Finer input is smoothed before sampling by a
+    Gaussian that matches the point spread of the new voxel (Cardoso et al., MICCAI 2015).
+
+    Args:
+        hu: CT ``(I, J, K)`` in HU, any numeric dtype. Values below -1024 and NaN (padding) count as air.
+        affine: ``(4, 4)`` voxel index to RAS+ mm.
+        spatial_size: edge of the result in voxels.
+        labels: integer label map ``(I, J, K)``; sampled at the nearest voxel.
+
+    Raises:
+        InputError: shape or affine make no volume, or the scan shows too little thorax (the message says why).
+    """
+    hu, affine = np.asarray(hu), np.asarray(affine, dtype=float)
+    if hu.ndim != 3 or min(hu.shape) < 2:
+        raise InputError(f"a CT volume has three axes of at least 2 voxels, this array has shape {hu.shape}")
+    check_affine(affine)
+    if labels is not None and labels.shape != hu.shape:
+        raise InputError(f"labels {labels.shape} and CT {hu.shape} differ in shape")
+
+    to_lpi = ornt_transform(io_orientation(affine), axcodes2ornt(frame.AXCODES))
+    affine = affine @ inv_ornt_aff(to_lpi, hu.shape)
+    hu = _as_int16(apply_orientation(hu, to_lpi))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+
+    factors = tuple(int(factor) for factor in np.maximum(1, np.round(COARSE_MM / spacing)))
+    coarse, coarse_spacing = block_mean(hu, factors), spacing * factors
+    body = find_body(coarse, coarse_spacing)
+    lungs = find_lungs(coarse, body, coarse_spacing)
+    low, high = np.percentile(np.argwhere(lungs), [0.5, 99.5], axis=0)
+    middle = ((low + high) / 2 + 0.5) * factors - 0.5
+    cube = frame.cube_affine(spatial_size, affine[:3, :3] @ middle + affine[:3, 3])
+
+    step = frame.voxel_size(spatial_size)
+    sigma = np.sqrt(np.maximum((step / spacing) ** 2 - 1.0, 0.0) / (8 * np.log(2)))
+    window = _cube_window(hu.shape, affine, cube, spatial_size, margin=np.ceil(4 * sigma) + 1)
+    kept = body[
+        np.ix_(*(np.arange(part.start, part.stop) // factor for part, factor in zip(window, factors, strict=True)))
+    ]
+    patient = np.where(kept, hu[window], np.float32(frame.AIR_HU))
+    patient = ndimage.gaussian_filter(patient, sigma, mode="nearest")
+    start = affine.copy()
+    start[:3, 3] = affine[:3, :3] @ [part.start for part in window] + affine[:3, 3]
+    ct = np.rint(_sample(patient, start, cube, spatial_size, order=1, outside=frame.AIR_HU)).astype(np.int16)
+    if labels is not None:
+        labels = _sample(apply_orientation(labels, to_lpi)[window], start, cube, spatial_size, order=0, outside=0)
+    return StandardizedCT(ct, cube, labels)
+
+
+def check_affine(affine: np.ndarray) -> None:
+    """Raise :class:`InputError` unless ``affine`` is a finite, invertible 4x4 matrix with voxels of 0.05 to 50 mm."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise InputError("the affine is not a finite 4x4 matrix; write the CT again with its position and spacing")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / np.maximum(spacing, 1e-12))) < 1e-2:
+        raise InputError("the affine is singular; write the CT again with its orientation and spacing")
+    if spacing.min() < 0.05 or spacing.max() > 50:
+        raise InputError(
+            f"voxels of {' x '.join(f'{size:.3g}' for size in spacing)} mm: is the affine in mm? Write it in mm"
+        )
+
+
+class StandardizeChestCTd(MapTransform):
+    """:func:`standardize_ct` on dictionaries of MetaTensors ``(1, I, J, K)``, as ``LoadImaged`` gives them.
+
+    The CT becomes a float32 MetaTensor ``(1, S, S, S)`` in HU with the cube's affine; the label map follows it.
+
+    Args:
+        keys: the key of the CT (one; several are standardised each by itself, without the label map).
+        spatial_size: edge of the result in voxels.
+        label_key: key of an integer label map on the CT's grid.
+        allow_missing_keys: go on where a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spatial_size: int = 224,
+        label_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if label_key is not None and len(self.keys) != 1:
+            raise ValueError("a label map belongs to one CT: give one key")
+        self.spatial_size = spatial_size
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Standardise every key."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            has_labels = self.label_key is not None and (self.label_key in result or not self.allow_missing_keys)
+            labels = np.asarray(result[self.label_key])[0] if has_labels else None
+            standard = standardize_ct(np.asarray(image)[0], np.asarray(image.affine), self.spatial_size, labels)
+            result[key] = _meta_tensor(standard.ct.astype(np.float32), standard.affine, image)
+            if has_labels:
+                result[self.label_key] = _meta_tensor(standard.labels, standard.affine, result[self.label_key])
+        return result
+
+
+def _meta_tensor(array: np.ndarray, affine: np.ndarray, source: torch.Tensor) -> MetaTensor:
+    """``array`` as ``(1, ...)`` with ``affine``; of the source's meta data only where it came from still holds."""
+    origin = {key: value for key, value in getattr(source, "meta", {}).items() if key == "filename_or_obj"}
+    return MetaTensor(torch.from_numpy(array)[None], affine=torch.as_tensor(affine), meta=origin)
+
+
+def _as_int16(hu: np.ndarray) -> np.ndarray:
+    """HU between air and :data:`HIGHEST_HU` as int16; NaN and padding (-2000, -2048, -3024) become air."""
+    if not np.issubdtype(hu.dtype, np.integer):
+        hu = np.rint(np.nan_to_num(hu, nan=frame.AIR_HU))
+    return np.clip(hu, int(frame.AIR_HU), int(HIGHEST_HU)).astype(np.int16)
+
+
+def _cube_window(
+    shape: tuple[int, ...], affine: np.ndarray, cube: np.ndarray, size: int, margin: np.ndarray
+) -> tuple[slice, ...]:
+    """The part of the scan's grid that holds the cube, and ``margin`` voxels more."""
+    corners = np.array(np.meshgrid(*[[0, size - 1]] * 3)).reshape(3, -1)
+    to_scan = np.linalg.inv(affine) @ cube
+    corners = to_scan[:3, :3] @ corners + to_scan[:3, 3:]
+    low = np.clip(np.floor(corners.min(axis=1) - margin), 0, None).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1) + margin) + 1, None, shape).astype(int)
+    return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+
+
+def _sample(
+    volume: np.ndarray, affine: np.ndarray, cube: np.ndarray, size: int, order: int, outside: float
+) -> np.ndarray:
+    to_scan = np.linalg.inv(affine) @ cube
+    matrix, offset = to_scan[:3, :3], to_scan[:3, 3]
+    if np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-6):
+        matrix = np.diag(matrix)  # SciPy's separable, faster way
+    return ndimage.affine_transform(
+        volume, matrix, offset, (size,) * 3, order=order, mode="grid-constant", cval=outside, prefilter=False
+    )
