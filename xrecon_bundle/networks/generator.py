@@ -1,0 +1,149 @@
+"""The generator: two radiographs in, a CT volume out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from monai.networks.utils import normal_init
+from torch import Tensor, nn
+
+from .encoder import DenseEncoder
+from .fusion import Scale, Up, mean_of_views
+from .lifting import Base
+
+VIEWS = ("pa", "lateral")
+DEPTH_AXIS = {"pa": 3, "lateral": 2}  # of a tensor (B, C, x, y, z): the PA view was taken along y, the lateral along x
+
+PRESETS = {
+    "published": {},
+    "compact": {
+        "stem_channels": 32,
+        "stage_layers": (2, 4, 4, 4, 2),
+        "growth_rate": 16,
+        "decoder_channels": (128, 64, 32, 32, 16, 16),
+        "base_grid": 4,
+        "dropout": 0.1,
+    },
+}
+
+
+class XReconGenerator(nn.Module):
+    """X-Recon's generator (arXiv 2407.15356): dense 2D encoders, 3D decoders joined by multi-scale fusion rendering.
+
+    The defaults are the published network, computed exactly, but without the parts that never reach its output and with
+    what is constant along a view's depth computed once. Weights are drawn from normal(0, 0.02), biases are 0.
+
+    Args:
+        spatial_size: edge S of the volume and of the radiographs; a multiple of 32, at least 64.
+        stem_channels: channels of the encoder's stem.
+        stage_layers: dense layers of the encoder's five stages.
+        growth_rate: channels that a dense layer adds.
+        bottleneck: channels inside a dense layer, in multiples of ``growth_rate``.
+        decoder_channels: of a 3D decoder, from the coarsest scale (S/32) to the finest (S).
+        base_grid: edge of the grid that the base linear fills (None: S/32, as published). With a fixed grid the
+            number of weights does not depend on S, and weights trained at one size load at another.
+        dropout: of the base.
+        fusion: False leaves out MFusionRen (ablation): each view decodes alone, and one head renders their average at
+            full size.
+        views: the views that are used, of "pa" and "lateral"; the input keeps both channels.
+        checkpointing: in training, recompute each scale in the backward pass instead of keeping its features.
+
+    Input ``(B, 2, S, S)``: channel 0 the PA radiograph (x, z), channel 1 the lateral (y, z), in [0, 1].
+    Output ``(B, 1, S, S, S)`` on axes (x, y, z) in the units of :func:`xrecon_bundle.frame.hu_to_unit`, not clipped.
+
+    Raises:
+        ValueError: ``spatial_size`` or ``views`` is not one of those named.
+    """
+
+    def __init__(
+        self,
+        spatial_size: int = 224,
+        *,
+        stem_channels: int = 64,
+        stage_layers: Sequence[int] = (4, 8, 16, 8, 4),
+        growth_rate: int = 32,
+        bottleneck: int = 4,
+        decoder_channels: Sequence[int] = (256, 128, 64, 32, 16, 16),
+        base_grid: int | None = None,
+        dropout: float = 0.5,
+        fusion: bool = True,
+        views: Sequence[str] = VIEWS,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if spatial_size < 64 or spatial_size % 32:
+            raise ValueError(f"spatial_size must be a multiple of 32 and at least 64, not {spatial_size}")
+        if not views or [view for view in VIEWS if view in views] != list(views):
+            raise ValueError(f"views must be 'pa', 'lateral' or both in this order, not {views}")
+        self.spatial_size = spatial_size
+        self.fusion = fusion
+        self.checkpointing = checkpointing
+        self.views = len(views)
+        self.input_channels = [VIEWS.index(view) for view in views]
+        axes = tuple(DEPTH_AXIS[view] for view in views)
+        coarsest, *channels = decoder_channels
+        decoders = len(views) + fusion
+        size = spatial_size // 32
+
+        self.encoders = nn.ModuleList(
+            DenseEncoder(stem_channels, tuple(stage_layers), growth_rate, bottleneck) for _ in views
+        )
+        *skip_channels, pooled = self.encoders[0].channels
+        self.bases = nn.ModuleList(Base(pooled, coarsest, size, base_grid or size, dropout) for _ in views)
+        groups = 1 if fusion else decoders
+        self.up = Up(groups * coarsest, decoders * channels[0], groups)
+        self.scales = nn.ModuleList(
+            Scale(skip, count, finer, axes, fusion)
+            for skip, count, finer in zip(reversed(skip_channels), channels, [*channels[1:], None], strict=True)
+        )
+        self.act = nn.LeakyReLU(0.01)
+        self.apply(normal_init)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
+        bases: list[Tensor] = []
+        features: list[list[Tensor]] = []  # per view, coarsest last
+        for view, (encoder, base) in enumerate(zip(self.encoders, self.bases, strict=True)):
+            channel = self.input_channels[view]
+            encoded = encoder(image[:, channel : channel + 1])
+            bases.append(base(encoded.pop()))
+            features.append(encoded)
+        x = torch.cat(bases, dim=1)
+        x = self.up(mean_of_views(x, self.views) if self.fusion else x)
+        volume: Tensor | None = None
+        for scale in self.scales:
+            skips = [of_view.pop() for of_view in features]
+            if self.checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
+                x, rendered = torch.utils.checkpoint.checkpoint(scale, x, skips, use_reentrant=False)
+            else:
+                x, rendered = scale(x, skips)
+            if rendered is not None:
+                volume = render(volume, rendered) if self.fusion else rendered
+        assert volume is not None
+        return self.act(volume)
+
+
+def render(volume: Tensor | None, rendered: Tensor) -> Tensor:
+    """Average the volume so far, doubled trilinearly (zero at first), with the image rendered at the next scale."""
+    if volume is None:
+        return rendered / 2
+    return (F.interpolate(volume, scale_factor=2.0, mode="trilinear", align_corners=False) + rendered) / 2
+
+
+def build_generator(preset: str, spatial_size: int, **overrides) -> XReconGenerator:
+    """A generator by the name of its preset.
+
+    Args:
+        preset: "published", or "compact" (for CPUs; 5.6 M parameters at every size).
+        spatial_size: edge of the volume.
+        overrides: arguments of :class:`XReconGenerator` that replace the preset's.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    return XReconGenerator(spatial_size, **{**PRESETS[preset], **overrides})
