@@ -21,7 +21,7 @@ from .. import frame
 from .geometry import ConeBeamGeometry
 
 # Samples taken at once. On a CPU they shall stay in its cache; a GPU wants few, large launches.
-CPU_CHUNK = 2**18
+CPU_CHUNK = 2**20
 GPU_CHUNK = 2**24
 
 
@@ -39,6 +39,7 @@ class Projector(nn.Module):
         self.geometry = geometry
         self.chunk = chunk
 
+    @torch.compiler.disable  # a compiler would unroll the loop over slices, for minutes and no gain
     def forward(
         self, volume: Tensor, poses: Tensor | None = None, spacing: float | tuple[float, float, float] | None = None
     ) -> Tensor:
@@ -98,57 +99,63 @@ def _integrate(volume: Tensor, point: Tensor, direction: Tensor, length: Tensor,
     middle = point[:, across] - point[:, axis, None] * slope  # where the ray crosses the volume's middle plane
     # grid_sample's units: the volume spans [-1, 1], edge to edge
     scale = 2.0 / slope.new_tensor([volume.shape[1 + other] for other in across])
-    slices = volume.movedim(1 + axis, 0)
     parts = zip((middle * scale).split(chunk), (slope * scale).split(chunk), strict=True)
-    sums = torch.cat([_SumOverSlices.apply(slices, *part, chunk) for part in parts], -1)
+    sums = torch.cat([_SumOverSlices.apply(volume, *part, axis, chunk) for part in parts], -1)
     return sums * (length / direction[:, axis].abs())
 
 
 class _SumOverSlices(torch.autograd.Function):
-    """``sum_k slices[k] sampled at middle + (k - (K - 1) / 2) * slope``.
+    """``sum_k slice k of the volume, sampled at middle + (k - (K - 1) / 2) * slope``, slices counted along ``axis``.
 
-    ``slices``: ``(K, C, H, W)``; ``middle`` and ``slope``: ``(N, 2)`` in grid_sample's units, W first; result
-    ``(C, N)``. One function, because autograd would keep the grids of all slices; here they are made anew, a few slices
-    at a time.
+    ``volume``: ``(C, X, Y, Z)``; ``middle`` and ``slope``: ``(N, 2)`` in grid_sample's units, last volume axis first;
+    result ``(C, N)``. One function, because autograd would keep the grids of all slices; here they are made anew, a few
+    slices at a time.
     """
 
     @staticmethod
-    def forward(ctx: Any, slices: Tensor, middle: Tensor, slope: Tensor, chunk: int) -> Tensor:
-        ctx.save_for_backward(slices, middle, slope)
-        ctx.chunk = chunk
-        sums = slices.new_zeros(slices.shape[1], middle.shape[0])
-        for part, _, grid in _grids(slices, middle, slope, chunk):
-            sums += grid_sample(part, grid, align_corners=False).sum(0)[:, 0]
+    def forward(ctx: Any, volume: Tensor, middle: Tensor, slope: Tensor, axis: int, chunk: int) -> Tensor:
+        ctx.save_for_backward(volume, middle, slope)
+        ctx.axis, ctx.chunk = axis, chunk
+        sums = volume.new_zeros(volume.shape[0], middle.shape[0])
+        for few, _, grid in _chunks(volume, middle, slope, axis, chunk):
+            sums += grid_sample(_slices(volume, axis)[few], grid, align_corners=False).sum(0)[:, 0]
         return sums
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        slices, middle, slope = ctx.saved_tensors
-        to_slices, to_middle, to_slope, _ = ctx.needs_input_grad
-        for_slices, for_middle, for_slope = [], torch.zeros_like(middle), torch.zeros_like(slope)
-        for part, offset, grid in _grids(slices, middle, slope, ctx.chunk):
-            for_part, for_grid = torch.ops.aten.grid_sampler_2d_backward(
-                gradient[None, :, None].expand(part.shape[0], -1, -1, -1), part, grid, 0, 0, False, [to_slices, True]
+        volume, middle, slope = ctx.saved_tensors
+        to_volume, to_middle, to_slope = ctx.needs_input_grad[:3]
+        for_volume = torch.empty_like(volume) if to_volume else None
+        for_middle, for_slope = torch.zeros_like(middle), torch.zeros_like(slope)
+        for few, offset, grid in _chunks(volume, middle, slope, ctx.axis, ctx.chunk):
+            same = gradient[None, :, None].expand(grid.shape[0], -1, -1, -1)
+            for_slices, for_grid = torch.ops.aten.grid_sampler_2d_backward(
+                same, _slices(volume, ctx.axis)[few], grid, 0, 0, False, [to_volume, True]
             )
-            for_slices.append(for_part)
-            for_middle += for_grid.sum(0)[0]
-            for_slope += (for_grid * offset).sum(0)[0]
-        return (
-            torch.cat(for_slices) if to_slices else None,
-            for_middle if to_middle else None,
-            for_slope if to_slope else None,
-            None,
-        )
+            if to_volume:
+                _slices(for_volume, ctx.axis)[few] = for_slices
+            if to_middle or to_slope:
+                for_middle += for_grid.sum(0)[0]
+                for_slope += (for_grid * offset).sum(0)[0]
+        return for_volume, for_middle if to_middle else None, for_slope if to_slope else None, None, None
 
 
-def _grids(slices: Tensor, middle: Tensor, slope: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield a few slices ``(k, C, H, W)``, their distances from the middle ``(k, 1, 1, 1)``, grids ``(k, 1, N, 2)``."""
-    count = slices.shape[0]
-    offsets = torch.arange(count, dtype=slope.dtype, device=slope.device)[:, None, None, None] - (count - 1) / 2
-    few = max(1, chunk // (middle.shape[0] * slices.shape[1]))
-    for part, offset in zip(slices.split(few), offsets.split(few), strict=True):
-        yield part, offset, torch.addcmul(middle, offset, slope)
+def _slices(volume: Tensor, axis: int) -> Tensor:
+    """``(C, X, Y, Z)`` seen as ``(K, C, H, W)``, K along ``axis``."""
+    return volume.movedim(1 + axis, 0)
+
+
+def _chunks(
+    volume: Tensor, middle: Tensor, slope: Tensor, axis: int, chunk: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield ranges of k slices, their distances from the middle ``(k, 1, 1, 1)`` and their grids ``(k, 1, N, 2)``."""
+    channels, count = volume.shape[0], volume.shape[1 + axis]
+    step = max(1, chunk // (middle.shape[0] * channels))
+    offset = torch.arange(count, dtype=slope.dtype, device=slope.device)[:, None, None, None] - (count - 1) / 2
+    for start in range(0, count, step):
+        few = slice(start, start + step)
+        yield few, offset[few], torch.addcmul(middle, offset[few], slope)
 
 
 def _check_shapes(volume: Tensor, poses: Tensor) -> None:
@@ -160,7 +167,7 @@ def _check_shapes(volume: Tensor, poses: Tensor) -> None:
 
 def _spacing(volume: Tensor, spacing: float | tuple[float, float, float] | None) -> Tensor:
     spacing = frame.voxel_size(volume.shape[2]) if spacing is None else spacing
-    values = volume.new_tensor(spacing).expand(3)
-    if not bool((values > 0).all()):
+    values = torch.as_tensor(spacing, dtype=volume.dtype).expand(3)
+    if not (values > 0).all():
         raise ValueError(f"spacing must be positive, in mm, got {spacing}")
-    return values
+    return values.to(volume.device)
