@@ -63,14 +63,23 @@ class Linker(nn.Module):
         depth = x.shape[-1]
         x = norm_relu(self.compress(x)).unsqueeze(self.axis)
         x = self.conv(torch.cat([x, x, x], dim=self.axis))
-        # The norm over all S slices, of which S - 2 are the interior.
-        share = torch.tensor([1.0, depth - 2.0, 1.0], dtype=torch.float32, device=x.device) / depth
-        share = share.view([3 if axis == self.axis else 1 for axis in range(5)])
-        x = x.float()
-        mean = (3 * share * x).mean((2, 3, 4), keepdim=True)
-        x = x - mean
-        variance = (3 * share * x * x).mean((2, 3, 4), keepdim=True)
-        return F.relu(x * torch.rsqrt(variance + 1e-5))
+        return thin_norm_relu(x, self.axis, depth)
+
+
+def thin_norm_relu(thin: Tensor, axis: int, size: int) -> Tensor:
+    """ReLU of the instance norm that the thin volume of three slices would have with ``size`` slices."""
+    x = thin.to(torch.promote_types(thin.dtype, torch.float32))
+    mean = _thin_mean(x, axis, size)
+    x = x - mean
+    x = x * torch.rsqrt(_thin_mean(x * x, axis, size) + 1e-5)
+    return F.relu(x).to(thin.dtype)
+
+
+def _thin_mean(thin: Tensor, axis: int, size: int) -> Tensor:
+    """Mean over the space of the thin volume of three slices, of which the middle one counts ``size`` - 2 times."""
+    slices = thin.mean([dim for dim in (2, 3, 4) if dim != axis], keepdim=True)
+    outer = slices.narrow(axis, 0, 1) + slices.narrow(axis, 2, 1)
+    return (outer + (size - 2) * slices.narrow(axis, 1, 1)) / size
 
 
 def thicken(thin: Tensor, axis: int, size: int) -> Tensor:
