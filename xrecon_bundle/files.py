@@ -15,7 +15,7 @@ import numpy as np
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
+    """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
 
 
 @contextmanager

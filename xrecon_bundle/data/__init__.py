@@ -1,0 +1,7 @@
+"""Data: dataset folders, the synthetic thorax, one real CT that anyone can get."""
+
+from .cases import list_cases, split_cases, write_case
+from .lidc import fetch_lidc, fetch_lidc_dicom
+from .radiographs import list_radiographs
+
+__all__ = ["fetch_lidc", "fetch_lidc_dicom", "list_cases", "list_radiographs", "split_cases", "write_case"]

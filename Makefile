@@ -1,0 +1,42 @@
+# The commands of this repository. `make demo` and `make test` set up everything themselves.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: demo test test-slow lint format bench clean help
+
+help:
+	@echo "make demo       the main job on open data, ends with demo/report.html"
+	@echo "make test       lint and the whole test suite"
+	@echo "make test-slow  the minutes-long tests"
+	@echo "make lint       ruff only;  make format  lets ruff rewrite"
+	@echo "make bench      performance figures, each as a ratio to a named baseline"
+
+.venv/.ready: requirements.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: .venv/.ready
+	$(PY) scripts/demo.py
+
+lint: .venv/.ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: .venv/.ready
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+test: lint
+	$(PY) -m pytest -q -m "not slow"
+
+test-slow: .venv/.ready
+	$(PY) -m pytest -q -m slow
+
+bench: .venv/.ready
+	$(PY) scripts/benchmark.py generator
+	$(PY) scripts/benchmark.py projector
+
+clean:
+	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -1,0 +1,17 @@
+"""Performance figures, ratios to a named baseline measured in the same run: `python scripts/benchmark.py NAME`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import fire
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from benchmarks import generator, prepare, projector, ptxseg, thorax
+
+if __name__ == "__main__":
+    fire.Fire(
+        {module.__name__.split(".")[-1]: module.run for module in (generator, prepare, projector, ptxseg, thorax)}
+    )

@@ -1,0 +1,184 @@
+"""``xrecon <command>``: one thin function a command.
+
+Exit code 0 when all went well, 1 when not; then one line on standard error says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import fire
+from fire import decorators
+
+from .files import InputError
+
+BUNDLE_ROOT = Path(__file__).parents[1]
+MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
+SPATIAL_SIZE = 64  # of the weights in models/; the same as in configs/ (a test compares them)
+
+
+def reconstruct(
+    pa: str,
+    lateral: str,
+    output: str,
+    model: str = MODEL,
+    spatial_size: int = SPATIAL_SIZE,
+    field_of_view_mm: float | None = None,
+    flip_lateral: bool = False,
+    accept_any_view: bool = False,
+    style: str | None = None,
+) -> None:
+    """Reconstruct a CT volume from two X-ray files. No CT is needed.
+
+    Args:
+        pa: posteroanterior chest X-ray: PNG, JPEG, NIfTI or DICOM.
+        lateral: left lateral chest X-ray.
+        output: the CT to write, NIfTI (.nii.gz), Hounsfield units.
+        model: weights, a plain state dict.
+        spatial_size: voxels along each edge that the weights were trained for.
+        field_of_view_mm: longer side of the images on the detector in mm, for files without pixel spacing.
+        flip_lateral: the lateral view was taken from the other side: mirror it.
+        accept_any_view: do not refuse DICOM files whose tags say another view.
+        style: grey value normalisation of the X-rays, see docs/radiographs.md.
+    """
+    from .engines.reconstruct import reconstruct_files
+
+    path = reconstruct_files(
+        pa,
+        lateral,
+        output,
+        model=model,
+        spatial_size=spatial_size,
+        field_of_view_mm=field_of_view_mm,
+        flip_lateral=flip_lateral,
+        accept_any_view=accept_any_view,
+        style=style,
+    )
+    print(f"wrote {path}")
+
+
+def simulate(ct: str, output_dir: str, spatial_size: int = 224) -> None:
+    """Standardise one chest CT and simulate its two radiographs.
+
+    Args:
+        ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
+        output_dir: folder for ct.nii.gz, radiographs.nii.gz, pa and lateral as .nii.gz and .png.
+        spatial_size: voxels along each edge of the volume.
+    """
+    from .data import simulate_case
+
+    simulate_case(ct, output_dir, spatial_size=spatial_size)
+    print(f"wrote {output_dir}")
+
+
+def prepare(
+    ct_folder: str,
+    output_dir: str,
+    spatial_size: int = 224,
+    workers: int = 2,
+    seed: int = 0,
+    cluster: str | None = None,
+) -> None:
+    """Turn a folder of chest CTs into a dataset folder that the configs read. Run again to resume.
+
+    Args:
+        ct_folder: CTs in any of the formats that `simulate` reads, at any depth.
+        output_dir: dataset folder: a folder a case, and manifest.json with the split and what was left out and why.
+        spatial_size: voxels along each edge of the volumes.
+        workers: processes at work.
+        seed: of the patient-wise split.
+        cluster: address of a Dask scheduler (tcp://...) that does the work instead; needs dask[distributed].
+    """
+    from .data import prepare as prepare_folder
+
+    summary = prepare_folder(
+        ct_folder, output_dir, spatial_size=spatial_size, workers=workers, seed=seed, cluster=cluster
+    )
+    print(summary)
+
+
+def evaluate(pred: str, true: str) -> None:
+    """Print the image metrics of a reconstructed against a true CT as one JSON object.
+
+    Args:
+        pred: reconstructed CT, NIfTI in HU, in the chest frame.
+        true: true CT, NIfTI in HU, on the same grid.
+    """
+    from .report.compare import compare_files
+
+    print(json.dumps(compare_files(pred, true), indent=2))
+
+
+def segment(ct: str, output: str, segmenter: str = "classical") -> None:
+    """Segment lungs and pneumothorax in a CT; writes the label map, statistics.json and a picture.
+
+    Args:
+        ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
+        output: label map to write (.nii.gz): 1 right lung, 2 left lung, 3 and 4 air-accumulated region, right and left.
+        segmenter: classical, sam or lungmask.
+    """
+    from .segmentation import segment_file
+
+    print(json.dumps(segment_file(ct, output, segmenter=segmenter), indent=2))
+
+
+def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
+    """Convert the checkpoint that the paper's authors released into weights for configs/published_224.yaml.
+
+    Args:
+        checkpoint: <epoch>_net_G.pth as released; only tensors are unpickled.
+        output: state dict to write.
+        spatial_size: edge of the volume that it was trained for.
+    """
+    from .networks import convert_published as convert
+    from .networks import save_weights
+
+    save_weights(convert(checkpoint, spatial_size), output)
+    print(f"wrote {output}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "reconstruct": reconstruct,
+    "simulate": simulate,
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "segment": segment,
+    "convert-published": convert_published,
+}
+# Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
+TEXTS = (
+    "pa lateral output model ct output_dir ct_folder pred true checkpoint cluster style segmenter".split()  # noqa: SIM905
+)
+decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``xrecon``; ``arguments`` default to those of the process."""
+    warnings.filterwarnings("ignore")
+    calls: list[Callable[[], None]] = []
+    try:
+        # Fire calls a function before it looks at left-over arguments. So let it only choose, then call.
+        fire.Fire({name: _chosen(function, calls) for name, function in COMMANDS.items()}, arguments, name="xrecon")
+        for call in calls:
+            call()
+    except InputError as error:
+        sys.exit(f"xrecon: error: {error}")
+    except fire.core.FireExit as exit_:
+        sys.exit(1 if exit_.code else 0)
+
+
+def _chosen(function: Callable[..., None], calls: list[Callable[[], None]]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def choose(*args, **kwargs) -> None:
+        calls.append(functools.partial(function, *args, **kwargs))
+
+    return decorators.SetParseFn(str, *TEXTS)(choose)
+
+
+if __name__ == "__main__":
+    main()

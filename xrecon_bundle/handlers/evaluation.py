@@ -1,0 +1,62 @@
+"""Evaluate every case that an Ignite evaluator reconstructs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+
+from ..report.evaluation import EvaluatedCase, Segmenter, evaluate_case, write_evaluation
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationReport:
+    """Measure and draw each reconstructed case; at the end write metrics.csv, metrics.json and report.html.
+
+    Args:
+        output_dir: folder for the three files.
+        segmenter: PTX-Seg, ``(hu, spacing) -> labels``; None measures no regions.
+        title: of the report.
+        introduction: paragraphs under the title.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        segmenter: Segmenter | None = None,
+        title: str = "Reconstructed CT against true CT",
+        introduction: Sequence[str] = (),
+    ) -> None:
+        self.output_dir = output_dir
+        self.segmenter = segmenter
+        self.title = title
+        self.introduction = introduction
+        self._cases: list[EvaluatedCase] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Collect at every iteration, write at the end."""
+        engine.add_event_handler(Events.STARTED, lambda _: self._cases.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _collect(self, engine: Engine) -> None:
+        for item, source in zip(engine.state.output, engine.state.batch, strict=True):
+            segmentation = source.get("segmentation")
+            self._cases.append(
+                evaluate_case(
+                    source["case"],
+                    item[CommonKeys.IMAGE],
+                    item[CommonKeys.PRED],
+                    item[CommonKeys.LABEL],
+                    self.segmenter,
+                    None if segmentation is None else np.asarray(segmentation[0], dtype=np.uint8),
+                )
+            )
+
+    def _write(self, engine: Engine) -> None:
+        write_evaluation(self.output_dir, self._cases, self.title, self.introduction)
+        logger.info("wrote %s/report.html, metrics.csv and metrics.json", self.output_dir)

@@ -1,0 +1,45 @@
+"""Load a generator's weights, safely and with a clear word when they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..files import InputError
+from .generator import PRESETS, XReconGenerator, build_generator
+
+
+def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
+    """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU.
+
+    The preset is the one whose parameter names and shapes are those of the file. Only tensors are unpickled
+    (``weights_only``), so an untrusted file cannot run code.
+
+    Args:
+        path: what a training leaves as ``model.pt``.
+        spatial_size: edge of the volume that the weights were trained for.
+
+    Raises:
+        InputError: no such file, not a state dict, or the weights of another network or size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no weights here; train with configs/train.yaml or `make demo`, or name a file with --model"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+    except Exception as error:
+        raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
+    for preset in PRESETS:
+        with torch.device("meta"):
+            generator = build_generator(preset, spatial_size)
+        if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
+            generator.load_state_dict(state, assign=True)
+            return generator.eval()
+    raise InputError(
+        f"{path}: these weights fit no preset ({', '.join(PRESETS)}) at spatial size {spatial_size}; "
+        "give the size that they were trained at with --spatial_size"
+    )
