@@ -8,13 +8,13 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from .. import frame
-from ..files import InputError, write_nifti
+from ..files import InputError, write_json, write_nifti
 from ..transforms.radiograph import simulate_radiographs
 from ..transforms.radiograph_files import VIEWS, write_radiograph_nifti, write_radiograph_png
 
@@ -25,12 +25,18 @@ MANIFEST = "manifest.json"
 CT = "ct.nii.gz"
 RADIOGRAPHS = "radiographs.nii.gz"
 SEGMENTATION = "segmentation.nii.gz"
+SOURCE = "source.json"
 
 
 def write_case(
-    folder: str | os.PathLike, ct: np.ndarray, affine: np.ndarray, segmentation: np.ndarray | None = None
+    folder: str | os.PathLike,
+    ct: np.ndarray,
+    affine: np.ndarray,
+    segmentation: np.ndarray | None = None,
+    radiographs: np.ndarray | None = None,
+    source: dict[str, Any] | None = None,
 ) -> None:
-    """Write one case: the CT, its two simulated radiographs, and the segmentation if known.
+    """Write one case: the CT, its two radiographs (simulated unless given), and the segmentation if known.
 
     All or nothing: the files are made in a folder beside and moved when all are there. Other files in ``folder`` stay.
     The same arguments give the same bytes.
@@ -40,6 +46,8 @@ def write_case(
         ct: ``(S, S, S)`` in HU, LPI; written as int16.
         affine: ``(4, 4)`` RAS+ mm, see :func:`xrecon_bundle.frame.cube_affine`.
         segmentation: label map ``(S, S, S)``, see :mod:`xrecon_bundle.segmentation.labels`; written as uint8.
+        radiographs: PA and lateral, ``(2, U, U)``, bright is dense.
+        source: where the case comes from; written as ``source.json`` with the SHA-256 of every file beside it.
     """
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -48,22 +56,38 @@ def write_case(
         partial.mkdir(parents=True)
         hu = np.rint(ct).astype(np.int16)
         write_nifti(partial / CT, hu, affine)
-        pair = simulate_radiographs(torch.from_numpy(hu.astype(np.float32))).numpy()
+        pair = radiographs
+        if pair is None:
+            pair = simulate_radiographs(torch.from_numpy(hu.astype(np.float32))).numpy()
         centre = frame.grid_centre(affine, hu.shape)
-        write_nifti(partial / RADIOGRAPHS, np.moveaxis(pair, 0, -1), frame.radiograph_affine(pair.shape[-1], centre))
+        write_nifti(
+            partial / RADIOGRAPHS,
+            np.moveaxis(pair, 0, -1).astype(np.float32),
+            frame.radiograph_affine(pair.shape[-1], centre),
+        )
         for view, image in zip(VIEWS, pair, strict=True):
             write_radiograph_nifti(partial / f"{view}.nii.gz", image, view, centre)
             write_radiograph_png(partial / f"{view}.png", image)
         if segmentation is not None:
             write_nifti(partial / SEGMENTATION, segmentation.astype(np.uint8), affine)
+        if source is not None:
+            files = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
+            write_json(partial / SOURCE, {**source, "files": files})
         if folder.exists():
-            (folder / SEGMENTATION).unlink(missing_ok=True)
+            for name in (SEGMENTATION, SOURCE):
+                (folder / name).unlink(missing_ok=True)
             for path in partial.iterdir():
                 os.replace(path, folder / path.name)
         else:
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def split_cases(

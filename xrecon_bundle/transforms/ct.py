@@ -18,6 +18,8 @@ from ..files import InputError
 from .body import COARSE_MM, block_mean, find_body, find_lungs
 
 HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information
+LEAST_VOXEL_MM = 0.1
+MOST_VOXEL_MM = 10.0  # the thickest slices of old chest CTs
 
 
 class StandardizedCT(NamedTuple):
@@ -66,33 +68,37 @@ def standardize_ct(
     middle = ((low + high) / 2 + 0.5) * factors - 0.5
     cube = frame.cube_affine(spatial_size, affine[:3, :3] @ middle + affine[:3, 3])
 
-    step = frame.voxel_size(spatial_size)
-    sigma = np.sqrt(np.maximum((step / spacing) ** 2 - 1.0, 0.0) / (8 * np.log(2)))
-    window = _cube_window(hu.shape, affine, cube, spatial_size, margin=np.ceil(4 * sigma) + 1)
+    margin = np.ceil(4 * _smoothing(affine, cube)) + 1
+    window = _cube_window(hu.shape, affine, cube, spatial_size, margin)
     kept = body[
         np.ix_(*(np.arange(part.start, part.stop) // factor for part, factor in zip(window, factors, strict=True)))
     ]
     patient = np.where(kept, hu[window], np.float32(frame.AIR_HU))
-    patient = ndimage.gaussian_filter(patient, sigma, mode="nearest")
     start = affine.copy()
     start[:3, 3] = affine[:3, :3] @ [part.start for part in window] + affine[:3, 3]
-    ct = np.rint(_sample(patient, start, cube, spatial_size, order=1, outside=frame.AIR_HU)).astype(np.int16)
+    ct = _resample(patient, start, cube, spatial_size)
     if labels is not None:
         labels = _sample(apply_orientation(labels, to_lpi)[window], start, cube, spatial_size, order=0, outside=0)
     return StandardizedCT(ct, cube, labels)
 
 
+def resize_cube(ct: np.ndarray, affine: np.ndarray, spatial_size: int) -> StandardizedCT:
+    """A CT that is already in the chest frame, ``(S, S, S)`` HU, at another size; the cube stays where it stands."""
+    cube = frame.cube_affine(spatial_size, frame.grid_centre(affine, ct.shape))
+    return StandardizedCT(_resample(ct.astype(np.float32), affine, cube, spatial_size), cube)
+
+
 def check_affine(affine: np.ndarray) -> None:
-    """Raise :class:`InputError` unless ``affine`` is a finite, invertible 4x4 matrix with voxels of 0.05 to 50 mm."""
+    """Raise :class:`InputError` unless ``affine`` is a finite, invertible 4x4 matrix with voxels of usable size."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise InputError("the affine is not a finite 4x4 matrix; write the CT again with its position and spacing")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.min() == 0 or abs(np.linalg.det(affine[:3, :3] / np.maximum(spacing, 1e-12))) < 1e-2:
         raise InputError("the affine is singular; write the CT again with its orientation and spacing")
-    if spacing.min() < 0.05 or spacing.max() > 50:
-        raise InputError(
-            f"voxels of {' x '.join(f'{size:.3g}' for size in spacing)} mm: is the affine in mm? Write it in mm"
-        )
+    if spacing.min() < LEAST_VOXEL_MM or spacing.max() > MOST_VOXEL_MM:
+        voxel = " x ".join(f"{edge:.3g}" for edge in spacing)
+        usable = f"usable are {LEAST_VOXEL_MM:g} to {MOST_VOXEL_MM:g} mm"
+        raise InputError(f"voxels of {voxel} mm, {usable}; give thinner slices, and an affine in mm")
 
 
 class StandardizeChestCTd(MapTransform):
@@ -157,6 +163,18 @@ def _cube_window(
     low = np.clip(np.floor(corners.min(axis=1) - margin), 0, None).astype(int)
     high = np.clip(np.ceil(corners.max(axis=1) + margin) + 1, None, shape).astype(int)
     return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+
+
+def _smoothing(affine: np.ndarray, cube: np.ndarray) -> np.ndarray:
+    """Standard deviations in the scan's voxels that widen its point spread to the cube's voxel; 0 where it is wider."""
+    ratio = np.linalg.norm(cube[:3, :3], axis=0).mean() / np.linalg.norm(affine[:3, :3], axis=0)
+    return np.sqrt(np.maximum(ratio**2 - 1.0, 0.0) / (8 * np.log(2)))
+
+
+def _resample(hu: np.ndarray, affine: np.ndarray, cube: np.ndarray, size: int) -> np.ndarray:
+    """``hu`` (float32) on the cube's grid, int16, smoothed before; air outside."""
+    smooth = ndimage.gaussian_filter(hu, _smoothing(affine, cube), mode="nearest")
+    return np.rint(_sample(smooth, affine, cube, size, order=1, outside=frame.AIR_HU)).astype(np.int16)
 
 
 def _sample(
