@@ -101,7 +101,7 @@ class SyntheticThorax:
             seed=seed,
             female=female,
             scale=tuple(size * rng.normal(1.0, 0.03, 3)),
-            depth=float(np.clip(rng.normal(1.0 - 0.04 * female + 0.06 * old, 0.07), 0.82, 1.2)),
+            depth=float(np.clip(rng.normal(1.05 - 0.04 * female + 0.06 * old, 0.07), 0.86, 1.25)),
             kyphosis=rng.uniform(0.0012, 0.0024) + 0.0012 * old,
             scoliosis=rng.normal(0, 3.0),
             expiration=float(np.clip(rng.beta(1.2, 2.6), 0, 1)),
@@ -162,7 +162,8 @@ def synthesize_thorax(
     """
     thorax = patient if isinstance(patient, SyntheticThorax) else SyntheticThorax.sample(int(patient))
     step = frame.voxel_size(spatial_size)
-    place = _Place(thorax, spatial_size)
+    lung_points = _lung_points(thorax)
+    place = _Place(thorax, _middle(lung_points), spatial_size)
     canvas = Canvas(place.points(), step / float(np.mean(thorax.scale)), hu=-1000.0)
     rng = np.random.default_rng([thorax.seed, 1])
     texture = [smooth_noise(rng, canvas.points, length, 8) for length in (22.0, 70.0)]
@@ -173,7 +174,7 @@ def synthesize_thorax(
     _paint_heart(canvas, thorax)
     _paint_vessels(canvas, thorax)
     _paint_bones(canvas, thorax, rng)
-    _paint_lungs(canvas, thorax, wall, place, rng, texture)
+    _paint_lungs(canvas, thorax, wall, place, lung_points, rng, texture)
     _paint_airways(canvas, thorax)
 
     hu, labels = canvas.hu, canvas.labels
@@ -188,16 +189,31 @@ def synthesize_thorax(
     return ThoraxCase(hu, labels.astype(np.uint8), thorax)
 
 
+def _lung_points(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray]:
+    """Random points ``(N, 3)`` inside the right and the left lung, the same for every grid."""
+    rng = np.random.default_rng([thorax.seed, 4])
+    candidates = rng.uniform([-130, -130, -135], [130, 120, 140], (40_000, 3)).astype(np.float32)
+    points = tuple(candidates.T)
+    between, wall = anatomy.mediastinum(points, thorax), anatomy.cage(points, thorax)[0]
+    right, left = anatomy.pleural_cavities(points, thorax, between, wall)
+    return candidates[right < -3], candidates[left < -3]
+
+
+def _middle(lung_points: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Middle of the lungs' extent, as :func:`~xrecon_bundle.transforms.ct.standardize_ct` centres a real CT."""
+    return np.percentile(np.concatenate(lung_points), [0.5, 99.5], axis=0).mean(axis=0)
+
+
 class _Place:
     """The map between voxels and the average anatomy: scale, rotation, scoliosis and a smooth random displacement."""
 
-    def __init__(self, thorax: SyntheticThorax, spatial_size: int) -> None:
+    def __init__(self, thorax: SyntheticThorax, middle: np.ndarray, spatial_size: int) -> None:
         step = frame.voxel_size(spatial_size)
         turn = Rotation.from_euler("xyz", thorax.rotation, degrees=True).as_matrix()
         linear = np.diag(1 / np.asarray(thorax.scale)) @ turn * step
         self.affine = np.eye(4)
         self.affine[:3, :3] = linear
-        self.affine[:3, 3] = -linear @ (np.full(3, (spatial_size - 1) / 2) + np.asarray(thorax.centre) / step)
+        self.affine[:3, 3] = middle - linear @ (np.full(3, (spatial_size - 1) / 2) + np.asarray(thorax.centre) / step)
         self.size = spatial_size
         self.thorax = thorax
 
@@ -237,9 +253,8 @@ def _paint_trunk(canvas: Canvas, thorax: SyntheticThorax, wall: np.ndarray, text
     canvas.paint(wall + 1.0, -98 + 6 * texture[0], ThoraxLabel.FAT)
     if thorax.breast > 0:
         x, y, z = canvas.points
-        mirrored = (-np.abs(x), y, z)
-        centre = (-76.0, -94 * thorax.depth - 6 - 0.5 * thorax.fat, 6.0)
-        gland = ellipsoid(mirrored, centre, (34, 12 + 12 * thorax.breast, 34)) + 6 * texture[0]
+        centre = anatomy.breast_centre(thorax)
+        gland = ellipsoid((-np.abs(x), y, z), centre, (36, 14 + 10 * thorax.breast, 36)) + 7 * texture[0]
         canvas.paint(smooth_max(np.maximum(gland, skin + 5.0), -(muscles - 3.0), 3.0), 10 + 20 * texture[0])
     return skin
 
@@ -255,7 +270,9 @@ def _paint_abdomen(
     inside = np.maximum(below, wall[box])
     canvas.paint(inside + 0.5, 48.0, ThoraxLabel.MUSCLE, box)
     inside = inside + 3.5
-    canvas.paint(inside, -102 + 6 * fine, ThoraxLabel.FAT, box)
+    # Bowel and vessels fill the lean abdomen, fat the obese one.
+    bowel = np.clip(0.5 + 1.5 * (0.5 - 1.2 * thorax.obesity + 0.7 * fine), 0.0, 1.0)
+    canvas.paint(inside, -104 + 135 * bowel, ThoraxLabel.FAT, box)
     rise = -26 * thorax.expiration
     enhanced = thorax.right_blood > 100
 
@@ -287,7 +304,7 @@ def _paint_abdomen(
     level = rng.uniform(-52, -10)  # supine: the gas lies in front, above a level of fluid
     organ(np.maximum(stomach + 5.0, y - level), -960.0, ThoraxLabel.STOMACH)
     liver = smooth_min(
-        ellipsoid(points, (-62, -6, 92 + rise), (66, 88, 84)),
+        ellipsoid(points, (-62, -6, 94 + rise), (74, 94, 88)),
         ellipsoid(points, (6, -52, 78 + rise), (66, 40, 36 + rng.uniform(-6, 10))),
         25.0,
     )
@@ -430,15 +447,21 @@ def _paint_spine(
     process = np.sqrt((behind - 25 * size - 0.45 * np.maximum(lateral, 0)) ** 2 + ((v - 0.36) * height) ** 2) - 4.6
     process = np.maximum(process, np.abs(x) - 33)
     process = np.maximum(process, 8 - np.abs(x))
-    tail = (v - 0.62) * height - 0.9 * (behind - 44 * size) * np.clip((60 - np.abs(z)) / 60, 0.25, 1)
-    spinous = np.maximum(np.sqrt(x * x + (0.42 * tail) ** 2) - 3.4, np.abs(behind - 46 * size) - 16)
+    tail = (v - 0.62) * height - 0.9 * (behind - 40 * size) * np.clip((60 - np.abs(z)) / 60, 0.25, 1)
+    spinous = np.maximum(np.sqrt(x * x + (0.42 * tail) ** 2) - 3.4, np.abs(behind - 40 * size) - 11)
     posterior = smooth_min(smooth_min(arch, process, 4.0), spinous, 4.0)
     canvas.paint_bone(posterior, cortex, marrow, 1.6, ThoraxLabel.BONE, box)
     canvas.paint(canal + 1.0, 22.0 + rng.normal(0, 5), ThoraxLabel.MUSCLE, box)
 
 
 def _paint_lungs(
-    canvas: Canvas, thorax: SyntheticThorax, wall: np.ndarray, place: _Place, rng: np.random.Generator, texture: list
+    canvas: Canvas,
+    thorax: SyntheticThorax,
+    wall: np.ndarray,
+    place: _Place,
+    lung_points: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+    texture: list[np.ndarray],
 ) -> None:
     between = np.full(wall.shape, 60.0, dtype=np.float32)
     box = canvas.box((-85, -125, -150), (95, 125, 150))
@@ -452,21 +475,17 @@ def _paint_lungs(
     )
     hu = hu + 850 * np.minimum(sheet, 1.0) * 0.6
 
-    candidates = rng.uniform([-130, -120, -135], [130, 120, 140], (24000, 3)).astype(np.float32)
-    columns = tuple(candidates.T)
-    lateral = anatomy.cage(columns, thorax)[0]
-    sides = anatomy.pleural_cavities(columns, thorax, anatomy.mediastinum(columns, thorax), lateral)
-    clear = np.minimum(*anatomy.fissures(columns, thorax)) > 4
-    for sign, cavity, inside, label in zip(
-        (-1, 1), cavities, sides, (ThoraxLabel.RIGHT_LUNG, ThoraxLabel.LEFT_LUNG), strict=True
+    for sign, cavity, points, label in zip(
+        (-1, 1), cavities, lung_points, (ThoraxLabel.RIGHT_LUNG, ThoraxLabel.LEFT_LUNG), strict=True
     ):
         share = canvas.cover(true_distance(cavity, canvas.step))
         canvas.blend(share, hu, label)
-        leaves = candidates[(inside < -4) & clear]
+        clear = points[np.minimum(*anatomy.fissures(tuple(points.T), thorax)) > 4]
+        leaves = clear[rng.integers(len(clear), size=3072)] + rng.uniform(-3, 3, (3072, 3))
         front = (1 - thorax.depth) * 20
         hilum = np.array([sign * 42.0, 14.0 + front, -10.0])
-        arteries = grow_tree(rng, hilum, rng.permutation(leaves)[:1024], 0.62)
-        veins = grow_tree(rng, hilum + [-sign * 4, -12, 12], rng.permutation(leaves)[:512], 0.62)
+        arteries = grow_tree(rng, hilum, leaves[:2048], 0.5)
+        veins = grow_tree(rng, hilum + [-sign * 4, -12, 12], leaves[2048:], 0.52)
         wide = arteries.radii > 1.6
         bronchi = Tree(arteries.starts[wide], arteries.ends[wide], arteries.radii[wide])
         beside = np.array([sign * 1.0, 3.5, 0.0])

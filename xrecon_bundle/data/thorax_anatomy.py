@@ -78,11 +78,11 @@ def diaphragm_z(x: np.ndarray, y: np.ndarray, thorax: SyntheticThorax) -> np.nda
     middle = 10.0
     depth = np.where(y < middle, 104 * thorax.depth, 74.0)
     square = (np.abs(x) / 119) ** 2 + ((y - middle) / depth) ** 2
-    margin = 66 + 62 * np.clip((y + 85) / 95, 0, 1)
-    centre = 52 - 26 * thorax.expiration
-    surface = centre + (margin - centre) * np.minimum(square, 1.3) ** 2
-    right = thorax.right_dome * np.exp(-(((x + 58) / 44) ** 2) - ((y + 2) / 56) ** 2)
-    left = thorax.left_dome * np.exp(-(((x - 58) / 42) ** 2) - ((y - 2) / 56) ** 2)
+    margin = 68 + 58 * np.clip((y + 85) / 95, 0, 1)
+    centre = 54 - 26 * thorax.expiration
+    surface = centre + (margin - centre) * np.minimum(square, 1.3) ** 3
+    right = thorax.right_dome * np.exp(-(((x + 60) / 50) ** 4) - ((y + 2) / 64) ** 2)
+    left = thorax.left_dome * np.exp(-(((x - 60) / 48) ** 4) - ((y - 2) / 64) ** 2)
     return (surface - right - left).astype(np.float32)
 
 
@@ -294,8 +294,9 @@ def body(points: Points, thorax: SyntheticThorax, inner: np.ndarray) -> tuple[np
     behind = np.clip((y - 10) / 70, 0, 1)
     upper = np.clip((20 - z) / 100, 0, 1)
     chest = np.exp(-(((side - 60) / 40) ** 2) - ((z + 60) / 45) ** 2) * np.clip((-20 - y) / 30, 0, 1)
-    gutter = np.exp(-(((side - 34) / 22) ** 2)) * behind
-    muscle = 9 + thorax.muscle * (11 * chest + 16 * gutter + 5 * upper * (lateral + behind))
+    back = np.exp(-((side / 52) ** 4)) * behind
+    armpit = lateral**4 * np.exp(-(((z + 80) / 70) ** 2))
+    muscle = 9 + 10 * back + thorax.muscle * (11 * chest + 11 * back + 22 * armpit + 4 * upper * behind)
     fat = thorax.fat * (
         1 + 0.5 * behind + 0.25 * np.clip(z / 120, -0.5, 1.0) + 0.7 * lateral * np.clip((60 - z) / 120, 0, 1)
     )
@@ -315,10 +316,16 @@ def body(points: Points, thorax: SyntheticThorax, inner: np.ndarray) -> tuple[np
     )
     if thorax.breast > 0:
         hang = thorax.breast
-        centre = (-78.0 - 8 * hang, -96 * thorax.depth - 6 - 0.6 * thorax.fat, 12.0)
-        breast = ellipsoid(mirrored, centre, (44 + 18 * hang, 20 + 22 * hang, 46 + 18 * hang))
-        skin = smooth_min(skin, breast, 22.0)
+        centre = breast_centre(thorax)
+        breast = ellipsoid(mirrored, centre, (50 + 18 * hang, 20 + 17 * hang, 50 + 16 * hang))
+        skin = smooth_min(skin, breast, 30.0)
     return skin, muscles
+
+
+def breast_centre(thorax: SyntheticThorax) -> tuple[float, float, float]:
+    """Centre of the right breast, lying to the side as it does on the back."""
+    _, middle, front, _ = cage_section(np.array(8.0), thorax)
+    return -78.0 - 12 * thorax.breast, float(middle - 0.8 * front) - 8 - 0.5 * thorax.fat, 8.0
 
 
 def arm_lines(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray]:
@@ -326,8 +333,8 @@ def arm_lines(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray]:
     if thorax.arms_up:
         line = [(-100, 40, -70), (-122, 26, -112), (-146, 14, -150), (-158, 0, -215)]
         return np.array(line, dtype=float), np.array([26, 36, 40, 38]) * (0.75 + 0.25 * thorax.muscle)
-    line = [(-95, 40, -85), (-128, 26, -108), (-160, 28, -92), (-185, 40, 20)]
-    return np.array(line, dtype=float), np.array([24, 34, 40, 38]) * (0.75 + 0.25 * thorax.muscle)
+    line = [(-95, 40, -85), (-128, 26, -108), (-150, 28, -108), (-160, 30, -95)]
+    return np.array(line, dtype=float), np.array([24, 34, 38, 30]) * (0.75 + 0.25 * thorax.muscle)
 
 
 def scapula(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

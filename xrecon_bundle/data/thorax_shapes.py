@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -56,24 +57,20 @@ class Canvas:
     def box(self, low: Sequence[float], high: Sequence[float], margin: float = 0.0) -> tuple[slice, ...]:
         """Slices of the grid that hold the box from ``low`` to ``high`` (mm of the anatomy), however it is warped."""
         slices = []
-        for axis, (coordinate, least, most) in enumerate(zip(self._profiles(), low, high, strict=True)):
-            smallest, largest = coordinate
+        for (smallest, largest), least, most in zip(self._ranges, low, high, strict=True):
             inside = np.flatnonzero((largest >= least - margin) & (smallest <= most + margin))
             slices.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0))
-            del axis
         return tuple(slices)
 
     def at(self, box: tuple[slice, ...]) -> tuple[np.ndarray, ...]:
         """The coordinates inside ``box``."""
         return tuple(coordinate[box] for coordinate in self.points)
 
-    def _profiles(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        if not hasattr(self, "_range"):
-            self._range = []
-            for axis, coordinate in enumerate(self.points):
-                others = tuple(other for other in range(3) if other != axis)
-                self._range.append((coordinate.min(axis=others), coordinate.max(axis=others)))
-        return self._range
+    @cached_property
+    def _ranges(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each axis, the least and the largest of its coordinate in each of the grid's planes across it."""
+        planes = [tuple(other for other in range(3) if other != axis) for axis in range(3)]
+        return [(c.min(axis=p), c.max(axis=p)) for c, p in zip(self.points, planes, strict=True)]
 
 
 def smooth_min(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndarray:
@@ -140,7 +137,7 @@ def true_distance(field: np.ndarray, step: float) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, points: Sequence[np.ndarray], length: float, waves: int = 12) -> np.ndarray:
-    """Smooth random field of about unit variance: ``waves`` plane waves of about ``length`` mm, the same at any grid."""
+    """Smooth random field of about unit variance: ``waves`` plane waves of about ``length`` mm, on any grid."""
     field = np.zeros(points[0].shape, dtype=np.float32)
     directions = rng.normal(size=(waves, 3))
     directions *= (2 * np.pi / length * rng.uniform(0.6, 1.4, (waves, 1))) / np.linalg.norm(directions, axis=1)[:, None]
