@@ -27,7 +27,7 @@ SHADOW_NEPERS = 1.0
 def radiograph_to_unit(
     image: NdarrayOrTensor, lower: float = LOWER_PERCENTILE, upper: float = UPPER_PERCENTILE
 ) -> NdarrayOrTensor:
-    """Scale each view ``(C, U, V)`` to [0, 1], float32: its ``lower`` and ``upper`` percentiles become 0 and 1, clipped.
+    """Scale each view ``(C, U, V)`` so that its ``lower`` and ``upper`` percentiles become 0 and 1; clipped, float32.
 
     For line integrals in nepers and for the grey values of real films alike (bright is dense): the result does not
     change when a view is multiplied by a positive number or shifted. A constant view becomes 0.
