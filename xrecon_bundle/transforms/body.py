@@ -75,7 +75,7 @@ def find_lungs(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndar
     air = inner & (hu < TISSUE_HU)
     labels, count = ndimage.label(ndimage.binary_opening(air, _in_plane()))
     if count == 0:
-        raise InputError("no air inside the body: this is not a chest CT in HU; give a CT that shows the whole thorax")
+        raise _too_little("no air inside the body")
     index = np.arange(1, count + 1)
     parenchyma = (hu > PARENCHYMA_HU[0]) & (hu < PARENCHYMA_HU[1])
     lung = 1 + int(np.argmax(ndimage.sum_labels(parenchyma, labels, index)))

@@ -180,10 +180,21 @@ def _resample(hu: np.ndarray, affine: np.ndarray, cube: np.ndarray, size: int) -
 def _sample(
     volume: np.ndarray, affine: np.ndarray, cube: np.ndarray, size: int, order: int, outside: float
 ) -> np.ndarray:
+    """``volume`` on the cube's grid; ``outside`` beyond its outermost voxels' edges, not blended with them."""
     to_scan = np.linalg.inv(affine) @ cube
     matrix, offset = to_scan[:3, :3], to_scan[:3, 3]
-    if np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-6):
-        matrix = np.diag(matrix)  # SciPy's separable, faster way
-    return ndimage.affine_transform(
-        volume, matrix, offset, (size,) * 3, order=order, mode="grid-constant", cval=outside, prefilter=False
+    diagonal = np.allclose(matrix, np.diag(np.diag(matrix)), atol=1e-6)
+    result = ndimage.affine_transform(
+        volume,
+        np.diag(matrix) if diagonal else matrix,  # a diagonal goes SciPy's separable, faster way
+        offset,
+        (size,) * 3,
+        order=order,
+        mode="nearest",
+        prefilter=False,
     )
+    x, y, z = np.ogrid[:size, :size, :size]
+    for row, start, length in zip(matrix, offset, volume.shape, strict=True):
+        position = np.float32(row[0]) * x + np.float32(row[1]) * y + (np.float32(row[2]) * z + np.float32(start))
+        result[(position < -0.5) | (position > length - 0.5)] = outside
+    return result
