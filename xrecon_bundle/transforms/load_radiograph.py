@@ -23,7 +23,7 @@ from .radiograph_style import normalise_style
 SMALLEST_PIXELS = 32
 FEWEST_GREY_LEVELS = 16
 PLAUSIBLE_FIELD_MM = (100.0, 1000.0)
-SAME_PICTURE_CORRELATION = 0.999
+SAME_PICTURE_CORRELATION = 0.95  # PA with lateral: 0.77 for the LIDC CT
 SAME_PLACE_MM = 1.0
 # A collimation border: rows of one grey (within this share of the image's contrast) that end in a step (of that share).
 BORDER_TOLERANCE = 0.03

@@ -26,7 +26,7 @@ VIEW_POSITIONS: dict[View, set[str]] = {
     "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
 }
 VIEW_CODES: dict[View, list[Code]] = {
-    "pa": [codes.CID4010.PosteroAnterior, codes.CID4010.Frontal],
+    "pa": [codes.CID4010.PosteroAnterior, codes.CID4010.Frontal, Code("R-10214", "SRT", "postero-anterior")],
     "lateral": [codes.CID4010.LeftLateral, codes.CID4010.LateralProjection],
 }
 COLOUR_TOLERANCE = 20  # of 255: what JPEG and burned-in colour marks may do to a grey picture
