@@ -10,6 +10,7 @@ The peers are no dependency of ours. To have them, in an environment of its own:
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,6 +136,9 @@ def run(peers: str | Sequence[str] = (), size: int = 224, seconds: float = 3.0) 
         seconds: each timing is the best of the repetitions that fit into this, at least one.
     """
     peers = peers.split(",") if isinstance(peers, str) else list(peers)
+    missing = [peer for peer in peers if importlib.util.find_spec(peer) is None]
+    if missing:
+        raise SystemExit(f"{' and '.join(missing)} cannot be imported here.\n\n{__doc__}")
     _print_speed(peers, size, seconds)
     if "nanodrr" in peers:
         _print_agreement(size)
@@ -199,8 +203,8 @@ def _print_agreement(size: int) -> None:
     geometry = ConeBeamGeometry.chest_pa(size)
     shape, steps = " x ".join(map(str, hu.shape)), " x ".join(f"{step:.2f}" for step in spacing)
     print(f"""
-LIDC CT, {shape} voxels of {steps} mm, to {size} x {size} pixels: ours against nanodrr with 1000 samples a ray; rays with
-over 0.1 nepers.
+LIDC CT, {shape} voxels of {steps} mm, to {size} x {size} pixels: ours against nanodrr with 1000 samples a ray;
+rays with over 0.1 nepers.
 """)
     print("| view | correlation | mean relative difference |\n| --- | ---: | ---: |")
     for view, pose in VIEWS.items():

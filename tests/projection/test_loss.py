@@ -43,6 +43,16 @@ def test_how_much_of_the_cube_each_base_view_shows(geometry, shown):
         assert (seen > 0).double().mean().item() == pytest.approx(shown, abs=0.06 if shown < 1 else 0)
 
 
+def test_random_offsets_keep_a_whole_chest_in_view():
+    chest = Ellipsoid((0.0, 0.0, 0.0), (160.0, 120.0, 165.0)).rasterise((32,) * 3, (frame.voxel_size(32),) * 3) > 0.5
+    loss = MultiAngleProjectionLoss()
+    for _ in range(10):
+        for pose in loss.draw_poses()[0]:
+            volume = torch.zeros(chest.shape, requires_grad=True)
+            (seen,) = torch.autograd.grad(loss.projector(volume, pose[None, None]).sum(), volume)
+            assert (seen[chest] > 0).all()
+
+
 def published_sum(volume: torch.Tensor, pose: tuple[float, ...]) -> torch.Tensor:
     """The published projection from its description alone: voxel units, trilinear samples 1.75 apart, summed."""
     size = volume.shape[-1]

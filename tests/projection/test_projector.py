@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from monai.data import MetaTensor
+from torch.nn.functional import grid_sample
 
 from xrecon_bundle import frame
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
+from xrecon_bundle.projection import projector as module
 from xrecon_bundle.projection.phantom import Box, Ellipsoid
 
 CUBE = ((224, 224, 224), (1.6, 1.6, 1.6))
@@ -52,12 +54,21 @@ def test_parallel_beam_within_three_per_mille():
     assert relative_errors(BODIES[0], geometry, CUBE, random_poses(5, degrees=40.0, mm=15.0)).mean() < 0.003
 
 
-def test_a_wide_cone_keeps_its_accuracy_on_steep_rays():
-    # up to 60 degrees from the view's direction: one main axis for all rays would sample those every 3.2 mm
-    geometry = ConeBeamGeometry(700.0, 400.0, (1700.0, 1700.0), (160, 160))
-    body = Ellipsoid((60.0, -60.0, 40.0), (110.0, 110.0, 110.0))
-    errors = relative_errors(body, geometry, CUBE, torch.zeros(1, 1, 6))
-    assert errors.mean() < 0.003
+def test_steep_rays_keep_their_accuracy():
+    """A plate across x, seen from between x and z: rays that run more along x are marched along x, the others along z.
+
+    With one main axis for the view, the former would step over the plate twice (measured: 2.8 % error).
+    """
+    geometry = ConeBeamGeometry(700.0, 400.0, (800.0, 800.0), (100, 100))
+    pose = torch.tensor([[[0.0, 40.0, 0.0, 0.0, 0.0, 0.0]]])
+    plate, (shape, spacing) = Box((-20.0, 0.0, 0.0), (2.4, 120.0, 120.0)), CUBE
+    shown = Projector(geometry)(plate.rasterise(shape, spacing).float(), pose, spacing)[0, 0, 0].double()
+    point, direction = geometry.rays(pose[0, 0].double())
+    truth = plate.integral(point, direction)
+    slant = direction.norm(dim=-1) / direction[..., 0].abs()
+    steep = (slant < 2**0.5) & (truth > 0.99 * 2 * 2.4 * slant)  # through both faces, not through an edge
+    assert steep.sum() > 1000
+    assert ((shown - truth).abs() / truth)[steep].mean() < 0.001
 
 
 @pytest.mark.parametrize(
@@ -148,6 +159,19 @@ def test_the_chunk_changes_nothing(chunk):
         results.append((image, *torch.autograd.grad(image.square().sum(), (volume, poses))))
     for ours, default in zip(*results, strict=True):
         torch.testing.assert_close(ours, default)
+
+
+@pytest.mark.parametrize(("channels", "chunk"), [(1, 5000), (1, 50), (3, 50)])
+def test_the_chunk_bounds_what_is_sampled_at_once(monkeypatch, channels, chunk):
+    samples = []
+
+    def record(slices: torch.Tensor, grid: torch.Tensor, **options):
+        samples.append(grid.shape[0] * grid.shape[2] * slices.shape[1])
+        return grid_sample(slices, grid, **options)
+
+    monkeypatch.setattr(module, "grid_sample", record)
+    Projector(STEEP, chunk)(torch.zeros(1, channels, 20, 22, 24), random_poses(2, 60.0, 10.0))
+    assert chunk / 3 < max(samples) <= chunk
 
 
 def test_every_item_of_a_batch_has_its_own_poses():

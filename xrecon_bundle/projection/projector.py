@@ -26,7 +26,7 @@ GPU_CHUNK = 2**24
 
 
 class Projector(nn.Module):
-    """Cone or parallel beam projector.
+    """Cone or parallel beam projector, differentiable once in the volume and in the poses.
 
     Args:
         geometry: source, detector and base view.
@@ -39,7 +39,7 @@ class Projector(nn.Module):
         self.geometry = geometry
         self.chunk = chunk
 
-    @torch.compiler.disable  # a compiler would unroll the loop over slices, for minutes and no gain
+    @torch.compiler.disable  # it would unroll the loop over slices; compiled models call it as it is
     def forward(
         self, volume: Tensor, poses: Tensor | None = None, spacing: float | tuple[float, float, float] | None = None
     ) -> Tensor:
@@ -99,6 +99,7 @@ def _integrate(volume: Tensor, point: Tensor, direction: Tensor, length: Tensor,
     middle = point[:, across] - point[:, axis, None] * slope  # where the ray crosses the volume's middle plane
     # grid_sample's units: the volume spans [-1, 1], edge to edge
     scale = 2.0 / slope.new_tensor([volume.shape[1 + other] for other in across])
+    chunk = max(1, chunk // volume.shape[0])  # all channels are sampled together
     parts = zip((middle * scale).split(chunk), (slope * scale).split(chunk), strict=True)
     sums = torch.cat([_SumOverSlices.apply(volume, *part, axis, chunk) for part in parts], -1)
     return sums * (length / direction[:, axis].abs())
@@ -150,8 +151,8 @@ def _chunks(
     volume: Tensor, middle: Tensor, slope: Tensor, axis: int, chunk: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yield ranges of k slices, their distances from the middle ``(k, 1, 1, 1)`` and their grids ``(k, 1, N, 2)``."""
-    channels, count = volume.shape[0], volume.shape[1 + axis]
-    step = max(1, chunk // (middle.shape[0] * channels))
+    count = volume.shape[1 + axis]
+    step = max(1, chunk // middle.shape[0])
     offset = torch.arange(count, dtype=slope.dtype, device=slope.device)[:, None, None, None] - (count - 1) / 2
     for start in range(0, count, step):
         few = slice(start, start + step)
