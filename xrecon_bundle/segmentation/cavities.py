@@ -1,0 +1,165 @@
+"""From a CT to the two pleural cavities: lung, collapsed lung and free air together, without airways and bowel gas.
+
+All functions take a CT in HU with LPI axes on the working grid (``grid.py``) and its voxel size in mm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+WALL_HU = -400.0  # half-way between aerated lung and soft tissue
+LUNG_HU = (-960.0, -500.0)  # aerated parenchyma, smoothed
+CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
+LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
+AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
+AIRWAY_HU = (-500.0, -700.0, -800.0, -880.0)  # thresholds tried in turn until the airway comes apart from the lung
+MEDIASTINUM = 0.3  # of the half width of the chest: the two cavities can only meet inside
+
+
+def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The two pleural cavities as a label map: 1 right, 2 left, uint8 of ``hu``'s shape; zeros if there is no lung."""
+    body = find_body(hu)
+    air = body & (hu < WALL_HU)
+    airway = find_airway(hu, air, spacing)
+    parts = _cavity_parts(hu, air & ~airway, spacing)
+    cavities = np.zeros(hu.shape, np.uint8)
+    if not parts.any():
+        return cavities
+    sides = _split_sides(hu, parts, spacing)
+    for side in (1, 2):
+        one = _fill(sides == side, hu, spacing)
+        cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
+    return cavities
+
+
+def find_body(hu: np.ndarray) -> np.ndarray:
+    """The largest part denser than lung, with what it encloses in axial slices filled."""
+    solid = hu > WALL_HU
+    parts, count = ndimage.label(solid)
+    if count > 1:
+        solid = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    return np.stack([ndimage.binary_fill_holes(solid[..., z]) for z in range(hu.shape[2])], axis=-1)
+
+
+def find_airway(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Trachea and main bronchi, followed slice by slice to the feet while they stay apart from the lungs.
+
+    The trachea is the roundish air nearest to the middle of the chest in a slice above or at the top of the lungs.
+    """
+    pixel = spacing[0] * spacing[1]
+    airway = np.zeros_like(air)
+    across = np.flatnonzero(air.sum(axis=(1, 2)) * pixel * spacing[2] > 1000.0)
+    if len(across) == 0:
+        return airway
+    middle = (across[0] + across[-1]) / 2
+    reach = 0.2 * (across[-1] - across[0])
+    widest = int(np.argmax(air.sum(axis=(0, 1))))
+    current: np.ndarray | None = None
+    for z in range(hu.shape[2]):
+        if current is None:
+            if z > widest:
+                break
+            current = _round_air(hu[..., z], air[..., z], middle, reach, spacing)
+        else:
+            current = _continue_airway(hu[..., z], air[..., z], current, pixel)
+        if current is not None:
+            airway[..., z] = current
+    # A short run is no trachea: a bubble in the gullet, or a slice of a lung's tip.
+    length = np.count_nonzero(airway.any(axis=(0, 1))) * spacing[2]
+    if length < 25.0:
+        return np.zeros_like(air)
+    return ndimage.binary_dilation(airway, iterations=max(1, round(1.5 / spacing[0]))) & air
+
+
+def _round_air(hu: np.ndarray, air: np.ndarray, middle: float, reach: float, spacing: np.ndarray) -> np.ndarray | None:
+    pixel = spacing[0] * spacing[1]
+    parts, count = ndimage.label(air & (hu < AIRWAY_HU[0]))
+    best, best_distance = None, reach
+    for part, box in enumerate(ndimage.find_objects(parts), start=1):
+        mask = parts[box] == part
+        area = np.count_nonzero(mask) * pixel
+        width, depth = mask.shape[0] * spacing[0], mask.shape[1] * spacing[1]
+        round_enough = 0.5 < width / depth < 2.0 and area > 0.5 * width * depth
+        distance = abs((box[0].start + box[0].stop - 1) / 2 - middle)
+        if 60.0 < area < AIRWAY_MM2 and round_enough and distance < best_distance:
+            best, best_distance = parts == part, distance
+    return best
+
+
+def _continue_airway(hu: np.ndarray, air: np.ndarray, above: np.ndarray, pixel: float) -> np.ndarray | None:
+    """Air in this slice that touches the airway in the slice above, at the first threshold that keeps it small."""
+    limit = min(AIRWAY_MM2, 2.0 * np.count_nonzero(above) * pixel + 100.0)
+    for threshold in AIRWAY_HU:
+        parts, _ = ndimage.label(air & (hu < threshold))
+        found = np.zeros_like(air)
+        for part in np.unique(parts[above & (parts > 0)]):
+            mask = parts == part
+            if np.count_nonzero(mask) * pixel < limit:
+                found |= mask
+        if found.any():
+            return found
+    return None
+
+
+def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Islands of air that hold lung, or lie at its height beside or before it: not bowel gas, not air in the gullet."""
+    voxel_ml = float(np.prod(spacing)) / 1000.0
+    labels, count = ndimage.label(air)
+    if count == 0:
+        return air
+    index = np.arange(1, count + 1)
+    smooth = ndimage.gaussian_filter(hu, 2.0 / spacing)
+    parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air)
+    sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
+    lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
+    lungs = np.isin(labels, index[(lung > 0.3 * sizes) & (sizes > 100.0)])
+    if not lungs.any():
+        lungs = labels == index[np.argmax(sizes)]
+    # Bowel gas lies below lung: above most of its columns there is lung and below them there is none.
+    seen_from_below = np.cumsum(lungs, axis=2) > 0
+    heights = np.flatnonzero(lungs.any(axis=(0, 1)))
+    kept = []
+    for part in index[sizes > LEAST_PART_ML]:
+        mask = labels == part
+        level = ndimage.center_of_mass(mask)[2]
+        under_lung = np.count_nonzero(mask & seen_from_below & ~lungs) / np.count_nonzero(mask)
+        if lungs[mask].any() or (heights[0] <= level <= heights[-1] and under_lung < 0.5):
+            kept.append(part)
+    return np.isin(labels, kept)
+
+
+def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """1 right and 2 left: what lies well to either side is certain; between, the cavities meet at the densest ridge."""
+    across = np.flatnonzero(parts.sum(axis=(1, 2)) * np.prod(spacing) > 2000.0)
+    middle, half = (across[0] + across[-1]) / 2, (across[-1] - across[0]) / 2
+    position = ((np.arange(hu.shape[0]) - middle) / half)[:, None, None]
+    markers = np.zeros(hu.shape, np.int32)
+    markers[parts & (position < -MEDIASTINUM)] = 1
+    markers[parts & (position > MEDIASTINUM)] = 2
+    # Islands wholly between the two are kept on their own side of the middle.
+    labels, _ = ndimage.label(parts)
+    lost = parts & ~np.isin(labels, np.unique(labels[markers > 0]))
+    markers[lost & (position <= 0)] = 1
+    markers[lost & (position > 0)] = 2
+    ridge = ndimage.gaussian_filter(hu, 1.0 / spacing)
+    between = slice(*np.searchsorted(position[:, 0, 0], (-1.2 * MEDIASTINUM, 1.2 * MEDIASTINUM)))
+    sides = markers.copy()
+    sides[between] = watershed(ridge[between], markers[between], mask=parts[between])
+    return sides
+
+
+def _fill(cavity: np.ndarray, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The cavity with vessels, fissures and compressed lung: closed, and grown through what is lighter than fat."""
+    if not cavity.any():
+        return cavity
+    box = ndimage.find_objects(cavity.astype(np.uint8))[0]
+    margin = [int(np.ceil(CLOSING_MM / step)) + 1 for step in spacing]
+    inner = np.pad(cavity[box], [(size, size) for size in margin])
+    grown = ndimage.distance_transform_edt(~inner, sampling=spacing) <= CLOSING_MM
+    closed = inner | (ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSING_MM)
+    closed = ndimage.binary_fill_holes(closed)  # in 3D: in an axial slice lung also surrounds the dome of the liver
+    filled = cavity.copy()
+    filled[box] = closed[tuple(slice(size, -size) for size in margin)]
+    return filled
