@@ -29,6 +29,7 @@ def reconstruct(
     model: str = MODEL,
     spatial_size: int = SPATIAL_SIZE,
     field_of_view_mm: float | None = None,
+    invert: bool = False,
     flip_lateral: bool = False,
     accept_any_view: bool = False,
     style: str | None = None,
@@ -42,9 +43,10 @@ def reconstruct(
         model: weights, a plain state dict.
         spatial_size: voxels along each edge that the weights were trained for.
         field_of_view_mm: longer side of the images on the detector in mm, for files without pixel spacing.
-        flip_lateral: the lateral view was taken from the other side: mirror it.
-        accept_any_view: do not refuse DICOM files whose tags say another view.
-        style: grey value normalisation of the X-rays, see docs/radiographs.md.
+        invert: the files show bone as dark (DICOM's MONOCHROME1 is recognised without).
+        flip_lateral: the lateral faces the viewer's right: mirror it.
+        accept_any_view: do not refuse DICOM files whose tags say another view or different patients.
+        style: grey value normalisation, see docs/radiographs.md.
     """
     from .engines.reconstruct import reconstruct_files
 
@@ -55,6 +57,7 @@ def reconstruct(
         model=model,
         spatial_size=spatial_size,
         field_of_view_mm=field_of_view_mm,
+        invert=invert,
         flip_lateral=flip_lateral,
         accept_any_view=accept_any_view,
         style=style,
@@ -62,17 +65,18 @@ def reconstruct(
     print(f"wrote {path}")
 
 
-def simulate(ct: str, output_dir: str, spatial_size: int = 224) -> None:
+def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | None = None) -> None:
     """Standardise one chest CT and simulate its two radiographs.
 
     Args:
         ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
         output_dir: folder for ct.nii.gz, radiographs.nii.gz, pa and lateral as .nii.gz and .png.
         spatial_size: voxels along each edge of the volume.
+        series: SeriesInstanceUID, where a DICOM folder holds several.
     """
     from .data import simulate_case
 
-    simulate_case(ct, output_dir, spatial_size=spatial_size)
+    simulate_case(ct, output_dir, spatial_size=spatial_size, series=series)
     print(f"wrote {output_dir}")
 
 
@@ -83,6 +87,7 @@ def prepare(
     workers: int = 2,
     seed: int = 0,
     cluster: str | None = None,
+    patient_pattern: str | None = None,
 ) -> None:
     """Turn a folder of chest CTs into a dataset folder that the configs read. Run again to resume.
 
@@ -93,13 +98,23 @@ def prepare(
         workers: processes at work.
         seed: of the patient-wise split.
         cluster: address of a Dask scheduler (tcp://...) that does the work instead; needs dask[distributed].
+        patient_pattern: regular expression that finds the patient in a CT's path, where the files do not name one.
     """
     from .data import prepare as prepare_folder
 
     summary = prepare_folder(
-        ct_folder, output_dir, spatial_size=spatial_size, workers=workers, seed=seed, cluster=cluster
+        ct_folder,
+        output_dir,
+        spatial_size=spatial_size,
+        workers=workers,
+        seed=seed,
+        cluster=cluster,
+        patient_pattern=patient_pattern,
     )
-    print(summary)
+    splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
+    print(f"{summary.prepared + summary.reused} cases ({splits}), {summary.reused} of them made before")
+    if summary.excluded:
+        print(f"{summary.excluded} CTs left out; {summary.manifest} says why")
 
 
 def evaluate(pred: str, true: str) -> None:
@@ -135,8 +150,8 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
         output: state dict to write.
         spatial_size: edge of the volume that it was trained for.
     """
-    from .networks import convert_published as convert
-    from .networks import save_weights
+    from .networks.published import convert_published as convert
+    from .networks.weights import save_weights
 
     save_weights(convert(checkpoint, spatial_size), output)
     print(f"wrote {output}")
@@ -152,7 +167,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 # Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
 TEXTS = (
-    "pa lateral output model ct output_dir ct_folder pred true checkpoint cluster style segmenter".split()  # noqa: SIM905
+    "pa lateral output model ct output_dir ct_folder pred true checkpoint cluster series patient_pattern style segmenter".split()  # noqa: SIM905
 )
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 

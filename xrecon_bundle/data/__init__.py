@@ -2,6 +2,16 @@
 
 from .cases import list_cases, split_cases, write_case
 from .lidc import fetch_lidc, fetch_lidc_dicom
+from .prepare import prepare, simulate_case
 from .radiographs import list_radiographs
 
-__all__ = ["fetch_lidc", "fetch_lidc_dicom", "list_cases", "list_radiographs", "split_cases", "write_case"]
+__all__ = [
+    "fetch_lidc",
+    "fetch_lidc_dicom",
+    "list_cases",
+    "list_radiographs",
+    "prepare",
+    "simulate_case",
+    "split_cases",
+    "write_case",
+]

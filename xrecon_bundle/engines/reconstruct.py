@@ -9,7 +9,8 @@ import torch
 
 from ..files import InputError, write_nifti
 from ..frame import AIR_HU, HU_SPAN, cube_affine, grid_centre, unit_to_hu
-from ..networks import XReconGenerator, load_generator
+from ..networks import XReconGenerator
+from ..networks.weights import load_generator
 from ..transforms import load_radiograph_pair, radiograph_to_unit
 
 

@@ -10,7 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 
-from ..files import InputError, atomic_path
+from ..files import InputError
+from ..networks.weights import save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class SaveBestModel:
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best one."""
         if engine.state.best_metric_epoch == engine.state.epoch:
-            save_state_dict(self.network, self.path)
+            save_weights(self.network.state_dict(), self.path)
             logger.info(
                 "best %s so far, %.4f: wrote %s", engine.state.key_metric_name, engine.state.best_metric, self.path
             )
@@ -86,10 +87,3 @@ class TrainingCheckpoint:
                 f"{found[-1]}: not a checkpoint of this training ({error}); delete it to use the one before"
             ) from error
         logger.info("resumed from %s", found[-1])
-
-
-def save_state_dict(network: torch.nn.Module, path: str | Path) -> None:
-    """Write the plain state dict of ``network``, on the CPU, atomically."""
-    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)

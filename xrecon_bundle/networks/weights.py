@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from ..files import InputError
+from ..files import InputError, atomic_path
 from .generator import PRESETS, XReconGenerator, build_generator
 
 
@@ -34,8 +35,11 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
     except Exception as error:
         raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
     for preset in PRESETS:
-        with torch.device("meta"):
-            generator = build_generator(preset, spatial_size)
+        try:
+            with torch.device("meta"):
+                generator = build_generator(preset, spatial_size)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
             generator.load_state_dict(state, assign=True)
             return generator.eval()
@@ -43,3 +47,10 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
         f"{path}: these weights fit no preset ({', '.join(PRESETS)}) at spatial size {spatial_size}; "
         "give the size that they were trained at with --spatial_size"
     )
+
+
+def save_weights(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Write a plain state dict, on the CPU, atomically."""
+    plain = {name: value.detach().cpu() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        torch.save(plain, temporary)

@@ -14,23 +14,26 @@ from ..metrics import image_metrics
 
 
 def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
-    """:func:`xrecon_bundle.metrics.image_metrics` of two NIfTI volumes in HU on the same grid.
+    """:func:`xrecon_bundle.metrics.image_metrics` of two NIfTI volumes in HU, voxel by voxel.
+
+    ``offset_mm`` is how far apart the volumes stand: a reconstruction from plain images stands around the origin.
 
     Raises:
-        InputError: a file cannot be read or the grids differ.
+        InputError: a file cannot be read, or the grids differ in shape, orientation or voxel size.
     """
     (pred_hu, pred_affine), (true_hu, true_affine) = _read(pred), _read(true)
     if pred_hu.shape != true_hu.shape:
         raise InputError(
-            f"{pred} has shape {pred_hu.shape} and {true} {true_hu.shape}; resample one to the other's grid"
+            f"{pred} has shape {pred_hu.shape} and {true} {true_hu.shape}; make the CT with `xrecon simulate` "
+            "at the spatial size of the reconstruction"
         )
-    step = np.linalg.norm(true_affine[:3, 0])
-    if not np.allclose(pred_affine, true_affine, atol=0.5 * step):
+    if not np.allclose(pred_affine[:3, :3], true_affine[:3, :3], atol=1e-3):
         raise InputError(
-            f"{pred} and {true} do not lie in the same place (their affines differ by more than half a voxel); "
-            "compare with the ct.nii.gz that `xrecon simulate` wrote beside the radiographs"
+            f"{pred} and {true} differ in orientation or voxel size; compare with the ct.nii.gz that "
+            "`xrecon simulate` wrote beside the radiographs"
         )
-    return image_metrics(torch.from_numpy(hu_to_unit(pred_hu)), torch.from_numpy(hu_to_unit(true_hu)))
+    metrics = image_metrics(torch.from_numpy(hu_to_unit(pred_hu)), torch.from_numpy(hu_to_unit(true_hu)))
+    return metrics | {"offset_mm": float(np.linalg.norm(pred_affine[:3, 3] - true_affine[:3, 3]))}
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

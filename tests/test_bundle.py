@@ -1,0 +1,220 @@
+"""The bundle as its users run it: `python -m monai.bundle run` of the three configs, on four synthetic chests."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from xrecon_bundle import __version__, cli
+from xrecon_bundle.data import write_case
+from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.files import write_json
+from xrecon_bundle.frame import cube_affine
+from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.transforms.pneumothorax import Pneumothorax
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+SIZE = 64
+CENTRE = (5.0, -170.0, -200.0)
+SPLITS = {"a": "train", "b": "train", "c": "validation", "d": "test"}
+
+
+def run_bundle(run_id: str, config: str, cwd: Path = ROOT, **overrides: object) -> subprocess.CompletedProcess:
+    flags = [flag for name, value in overrides.items() for flag in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(CONFIGS / config), *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four synthetic chests, the one of the test with a pneumothorax."""
+    folder = tmp_path_factory.mktemp("dataset")
+    for seed, name in enumerate(SPLITS):
+        pneumothorax = Pneumothorax("left", 0.3) if name == "d" else None
+        case = synthesize_thorax(seed, SIZE, pneumothorax)
+        segmentation = np.where(case.labels <= 4, case.labels, 0)
+        write_case(folder / name, case.ct, cube_affine(SIZE, CENTRE), segmentation)
+    write_json(folder / "manifest.json", {"cases": [{"case": name, "split": split} for name, split in SPLITS.items()]})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of one epoch, started from a folder outside the repository."""
+    folder = tmp_path_factory.mktemp("training")
+    result = run_bundle(
+        "training",
+        "train.yaml",
+        cwd=folder,
+        bundle_root=ROOT,
+        dataset_dir=dataset,
+        ckpt_dir=folder / "models",
+        output_dir=folder / "tensorboard",
+        max_epochs=1,
+        val_interval=1,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (folder / "log.txt").write_text(result.stdout)
+    return folder
+
+
+def test_training_leaves_weights_checkpoints_and_curves(training: Path) -> None:
+    generator = load_generator(training / "models" / "model.pt", SIZE)
+    assert all(torch.isfinite(value).all() for value in generator.state_dict().values())
+    assert [path.name for path in (training / "models" / "checkpoints").iterdir()] == ["checkpoint_epoch=1.pt"]
+    assert list((training / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_training_logs_a_line_an_epoch(training: Path) -> None:
+    log = (training / "log.txt").read_text()
+    for line in ("train 1/1: loss ", "validation 1/1: ssim_avg "):
+        assert log.count(line) == 1, log
+    assert "Engine run" not in log
+
+
+def test_training_goes_on_from_its_checkpoint(training: Path, dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(training / "models")
+    result = run_bundle(
+        "training",
+        "train.yaml",
+        dataset_dir=dataset,
+        ckpt_dir=tmp_path / "models",
+        output_dir=tmp_path / "tensorboard",
+        max_epochs=2,
+        val_interval=2,
+        resume=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "train 2/2: " in result.stdout
+    assert "train 1/2: " not in result.stdout
+
+
+def test_inference_writes_ct_in_hu_where_the_patient_was(training: Path, dataset: Path, tmp_path: Path) -> None:
+    result = run_bundle(
+        "run",
+        "inference.yaml",
+        cwd=tmp_path,
+        bundle_root=ROOT,
+        dataset_dir=dataset,
+        ckpt_path=training / "models" / "model.pt",
+        output_dir=tmp_path / "out",
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    written = sorted((tmp_path / "out").rglob("*.nii.gz"))
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [
+        f"{name}/radiographs_ct.nii.gz" for name in SPLITS
+    ]
+    image = nibabel.load(written[0])
+    assert image.get_data_dtype() == np.int16
+    assert image.shape == (SIZE,) * 3
+    assert np.allclose(image.affine, nibabel.load(dataset / "a" / "ct.nii.gz").affine, atol=1e-4)
+    hu = image.get_fdata()
+    assert hu.min() >= -1024 and hu.max() <= 1476 and np.ptp(hu) > 0
+
+
+def test_evaluation_reports_every_test_case(training: Path, dataset: Path, tmp_path: Path) -> None:
+    result = run_bundle(
+        "run",
+        "evaluate.yaml",
+        dataset_dir=dataset,
+        ckpt_path=training / "models" / "model.pt",
+        output_dir=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["case"] for row in rows] == ["d"]
+    assert 0.2 < float(rows[0]["true_occupancy"]) < 0.4  # ground truth of the dataset
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    assert summary["cases"] == 1
+    assert summary["mean"]["psnr"] == pytest.approx(float(rows[0]["psnr"]))
+    assert f"{float(rows[0]['psnr']):.2f}" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "message"),
+    [
+        ("train.yaml", {"dataset_dir": "/no/such/folder"}, "no such dataset folder"),
+        ("inference.yaml", {"dataset_dir": "/no/such/folder"}, "no radiograph pair"),
+    ],
+)
+def test_missing_data_is_named(config: str, overrides: dict[str, str], message: str, tmp_path: Path) -> None:
+    outputs = {"output_dir": tmp_path / "out"} | ({"ckpt_dir": tmp_path / "models"} if config == "train.yaml" else {})
+    result = run_bundle("run", config, **overrides, **outputs)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("config", "workflow_type"), [("train.yaml", "train"), ("inference.yaml", "infer"), ("evaluate.yaml", "infer")]
+)
+def test_configs_have_every_property_that_monai_names(config: str, workflow_type: str, dataset: Path) -> None:
+    workflow = ConfigWorkflow(
+        str(CONFIGS / config),
+        meta_file=str(CONFIGS / "metadata.json"),
+        workflow_type=workflow_type,
+        bundle_root=str(ROOT),
+        dataset_dir=str(dataset),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+TRAIN_KEYS = (
+    "bundle_root device dataset_dir output_dir network_def network inferer preprocessing postprocessing "
+    "train#trainer#max_epochs train#dataset#data train#handlers validate#evaluator validate#handlers "
+    "validate#dataset#data val_interval key_metric"
+)
+
+
+@pytest.mark.parametrize("key", TRAIN_KEYS.split())
+def test_train_config_has_the_zoos_keys(key: str) -> None:
+    config = yaml.safe_load((CONFIGS / "train.yaml").read_text())
+    for part in key.split("#"):
+        assert part in config
+        config = config[part]
+
+
+def test_network_takes_and_gives_what_the_metadata_say() -> None:
+    for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
+        verify_net_in_out("network_def", str(CONFIGS / "metadata.json"), str(CONFIGS / config), device="cpu")
+    output = json.loads((CONFIGS / "metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
+    assert output["spatial_shape"] == [cli.SPATIAL_SIZE] * 3
+
+
+def test_metadata_follow_the_bundle_specification(tmp_path: Path) -> None:
+    # The schema that metadata.json names is a download; this one is our reading of the specification.
+    schema = tmp_path / "schema.json"
+    schema.write_text((Path(__file__).parent / "metadata_schema.json").read_text())
+    verify_metadata(meta_file=str(CONFIGS / "metadata.json"), filepath=str(schema))
+
+
+def test_versions_and_sizes_agree_everywhere() -> None:
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    assert metadata["version"] == __version__
+    assert metadata["version"] in metadata["changelog"]
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
+    named = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
+    for package, version in (named | metadata["required_packages_version"]).items():
+        assert {name.lower(): pin for name, pin in pins.items()}[package.lower()] == version, package
+    for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
+        content = yaml.safe_load((CONFIGS / config).read_text())
+        assert (content["spatial_size"], content["network_preset"]) == (cli.SPATIAL_SIZE, "compact")
