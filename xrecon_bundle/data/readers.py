@@ -128,17 +128,21 @@ def _read_itk(path: Path) -> CTVolume:
             "the NRRD header gives no space, so left and right are unknown; convert the CT from DICOM again"
         )
     try:
-        image = itk.imread(str(path))
-    except (RuntimeError, KeyError, TypeError) as error:
+        information = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        information.SetFileName(str(path))
+        information.ReadImageInformation()
+        if information.GetNumberOfComponents() != 1:
+            raise InputError("not a grey-level image (several components a voxel); give the CT in HU")
+        _check_shape(tuple(information.GetDimensions(axis) for axis in range(information.GetNumberOfDimensions())))
+        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
+        reader.Update()
+    except (RuntimeError, AttributeError) as error:
         raise InputError(f"damaged or not an image ({_last_line(error)}); copy or convert it again") from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError("not a grey-level image (several components a voxel); give the CT in HU")
-    array = itk.array_view_from_image(image)
-    _check_shape(array.shape[::-1])
-    hu = np.array(array.reshape(array.shape[-3:]).transpose(2, 1, 0), dtype=np.float32)
+    image = reader.GetOutput()
+    hu = itk.array_from_image(image).transpose(2, 1, 0)
     affine = np.eye(4)
-    affine[:3, :3] = itk.array_from_matrix(image.GetDirection())[:3, :3] * np.array(image.GetSpacing())[:3]
-    affine[:3, 3] = np.array(image.GetOrigin())[:3]
+    affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    affine[:3, 3] = np.array(image.GetOrigin())
     return CTVolume(hu, LPS_TO_RAS @ affine, {"format": path.suffix[1:].upper()})
 
 

@@ -19,7 +19,7 @@ from .body import COARSE_MM, block_mean, find_body, find_lungs
 
 HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information
 LEAST_VOXEL_MM = 0.1
-MOST_VOXEL_MM = 10.0  # the thickest slices of old chest CTs
+MOST_VOXEL_MM = 12.0  # the thickest slices of old chest CTs are 10 mm
 
 
 class StandardizedCT(NamedTuple):
