@@ -72,6 +72,7 @@ class SyntheticThorax:
     right_blood: float  # contrast agent arrives in the right heart first
     left_blood: float
     lung: float  # mean parenchyma without the drawn vessels
+    vessels: float  # width of the lung's vessels
     lung_gravity: float  # how much denser the back of the lung is
     bone: float  # spongy bone
     noise: float  # standard deviation at 1.6 mm voxels
@@ -88,7 +89,7 @@ class SyntheticThorax:
         rng = np.random.default_rng([seed, 0])
         female = bool(rng.random() < 0.5)
         old = rng.uniform()
-        size = (0.92 if female else 1.0) * rng.normal(1.0, 0.055)
+        size = (0.96 if female else 1.04) * rng.normal(1.0, 0.05)
         obesity = float(np.clip(rng.beta(1.6, 2.4), 0, 1))
         phase = rng.choice(["none", "none", "arterial", "pulmonary", "venous"])
         right_blood, left_blood = {
@@ -101,10 +102,10 @@ class SyntheticThorax:
             seed=seed,
             female=female,
             scale=tuple(size * rng.normal(1.0, 0.03, 3)),
-            depth=float(np.clip(rng.normal(1.05 - 0.04 * female + 0.06 * old, 0.07), 0.86, 1.25)),
+            depth=float(np.clip(rng.normal(1.08 - 0.03 * female + 0.06 * old, 0.07), 0.9, 1.28)),
             kyphosis=rng.uniform(0.0012, 0.0024) + 0.0012 * old,
             scoliosis=rng.normal(0, 3.0),
-            expiration=float(np.clip(rng.beta(1.2, 2.6), 0, 1)),
+            expiration=float(np.clip(rng.beta(1.1, 3.2), 0, 1)),
             fat=4.0 + 34.0 * obesity**1.3 * rng.uniform(0.7, 1.2),
             obesity=obesity,
             muscle=float(np.clip(rng.normal(0.8 if female else 1.1, 0.2) - 0.25 * old, 0.35, 1.6)),
@@ -120,14 +121,15 @@ class SyntheticThorax:
             arms_up=bool(rng.random() < 0.85),
             right_blood=right_blood,
             left_blood=left_blood,
-            lung=rng.normal(-885, 25),
+            lung=rng.normal(-893, 24),
+            vessels=rng.uniform(0.8, 1.1),
             lung_gravity=rng.uniform(10, 60),
             bone=rng.uniform(110, 330) - 60 * old,
             noise=float(np.exp(rng.uniform(np.log(6), np.log(40)))),
             rotation=tuple(rng.normal(0, [2.0, 1.5, 3.0])),
             centre=tuple(rng.normal(0, 5.0, 3)),
             irregularity=rng.uniform(1.5, 4.0),
-            scan_top=rng.uniform(12, 80),
+            scan_top=rng.uniform(8, 55),
             scan_bottom=rng.uniform(15, 120),
             scan_radius=rng.uniform(172, 260),
         )
@@ -184,8 +186,7 @@ def synthesize_thorax(
             hu, lungs, (step,) * 3, pneumothorax.side, pneumothorax.occupancy, seed=thorax.seed
         )
         labels = np.where(segmentation > 0, segmentation, np.where(lungs > 0, ThoraxLabel.FAT, labels))
-    hu = _scan(hu, thorax, spatial_size, np.random.default_rng([thorax.seed, 2, spatial_size]))
-    del skin
+    hu = _scan(hu, skin, thorax, spatial_size, np.random.default_rng([thorax.seed, 2, spatial_size]))
     return ThoraxCase(hu, labels.astype(np.uint8), thorax)
 
 
@@ -271,7 +272,7 @@ def _paint_abdomen(
     canvas.paint(inside + 0.5, 48.0, ThoraxLabel.MUSCLE, box)
     inside = inside + 3.5
     # Bowel and vessels fill the lean abdomen, fat the obese one.
-    bowel = np.clip(0.5 + 1.5 * (0.5 - 1.2 * thorax.obesity + 0.7 * fine), 0.0, 1.0)
+    bowel = np.clip(0.65 - thorax.obesity + 0.6 * fine + (z - 110) / 120, 0.0, 0.9)
     canvas.paint(inside, -104 + 135 * bowel, ThoraxLabel.FAT, box)
     rise = -26 * thorax.expiration
     enhanced = thorax.right_blood > 100
@@ -484,8 +485,8 @@ def _paint_lungs(
         leaves = clear[rng.integers(len(clear), size=3072)] + rng.uniform(-3, 3, (3072, 3))
         front = (1 - thorax.depth) * 20
         hilum = np.array([sign * 42.0, 14.0 + front, -10.0])
-        arteries = grow_tree(rng, hilum, leaves[:2048], 0.5)
-        veins = grow_tree(rng, hilum + [-sign * 4, -12, 12], leaves[2048:], 0.52)
+        arteries = grow_tree(rng, hilum, leaves[:2048], 0.5 * thorax.vessels)
+        veins = grow_tree(rng, hilum + [-sign * 4, -12, 12], leaves[2048:], 0.52 * thorax.vessels)
         wide = arteries.radii > 1.6
         bronchi = Tree(arteries.starts[wide], arteries.ends[wide], arteries.radii[wide])
         beside = np.array([sign * 1.0, 3.5, 0.0])
@@ -511,9 +512,12 @@ def _paint_airways(canvas: Canvas, thorax: SyntheticThorax) -> None:
             canvas.paint(distance + 1.5 * inner, -985.0 if inner else 30.0, ThoraxLabel.AIRWAY if inner else None, box)
 
 
-def _scan(hu: np.ndarray, thorax: SyntheticThorax, spatial_size: int, rng: np.random.Generator) -> np.ndarray:
+def _scan(
+    hu: np.ndarray, skin: np.ndarray, thorax: SyntheticThorax, spatial_size: int, rng: np.random.Generator
+) -> np.ndarray:
     """Noise of the scanner, the ends of the scanned range and the reconstructed circle; int16 HU."""
     step = frame.voxel_size(spatial_size)
+    hu = ndimage.gaussian_filter(hu, 0.42)  # the point spread of a voxel, as ingest gives a real CT
     # Noise averages out in larger voxels; it is correlated over about a voxel by the reconstruction kernel.
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.6)
     hu = hu + noise * np.float32(thorax.noise * min(1.0, (1.6 / step)) / max(float(noise.std()), 1e-6))
@@ -522,5 +526,6 @@ def _scan(hu: np.ndarray, thorax: SyntheticThorax, spatial_size: int, rng: np.ra
     z = axis - thorax.centre[2]
     outside = (z < -reach - thorax.scan_top) | (z > reach + thorax.scan_bottom)
     hu[:, :, outside] = frame.AIR_HU
+    hu[skin > 5.0] = frame.AIR_HU  # as ingest takes everything around the patient away
     hu[axis[:, None] ** 2 + axis[None, :] ** 2 > thorax.scan_radius**2] = frame.AIR_HU
     return np.rint(np.clip(hu, frame.AIR_HU, 3071)).astype(np.int16)

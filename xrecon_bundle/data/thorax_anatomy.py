@@ -37,9 +37,11 @@ def _table(z: np.ndarray, knots: Sequence[float], values: Sequence[float]) -> np
 
 def spine_y(z: np.ndarray, thorax: SyntheticThorax) -> np.ndarray:
     """y of the vertebral bodies' centres: the kyphosis."""
-    above = np.minimum(z - 5, 0.0)
+    above = np.clip(z - 5, -140.0, 0.0)
     below = np.maximum(z - 5, 0.0)
-    return (66 - thorax.kyphosis * (above * above + 0.75 * below * below)).astype(np.float32)
+    neck = np.minimum(z + 135, 0.0)  # the neck bends back again
+    bend = above * above + 0.75 * below * below - 140 * neck
+    return (66 - thorax.kyphosis * bend).astype(np.float32)
 
 
 def cage_section(z: np.ndarray, thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -221,7 +223,7 @@ def pleural_cavities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the right and the left pleural cavity, from those to the mediastinum and to the rib cage."""
     x, y, z = points
-    apex = -122 + 62 * (((np.abs(x) - 46) / 56) ** 2 + ((y - 12 - (1 - thorax.depth) * 30) / 78) ** 2)
+    apex = -122 + 62 * (((np.abs(x) - 46) / 72) ** 2 + ((y - 12 - (1 - thorax.depth) * 30) / 78) ** 2)
     chest = smooth_max(wall, 0.8 * (apex - z), 8.0)
     chest = smooth_max(chest, -below_diaphragm(points, thorax), 3.0)
     chest = smooth_max(chest, -between, 5.0)
@@ -296,13 +298,13 @@ def body(points: Points, thorax: SyntheticThorax, inner: np.ndarray) -> tuple[np
     chest = np.exp(-(((side - 60) / 40) ** 2) - ((z + 60) / 45) ** 2) * np.clip((-20 - y) / 30, 0, 1)
     back = np.exp(-((side / 52) ** 4)) * behind
     armpit = lateral**4 * np.exp(-(((z + 80) / 70) ** 2))
-    muscle = 9 + 10 * back + thorax.muscle * (11 * chest + 11 * back + 22 * armpit + 4 * upper * behind)
+    muscle = 9 + 10 * back + thorax.muscle * (11 * chest + 11 * back + (22 if thorax.arms_up else 14) * armpit + 4 * upper * behind)
     fat = thorax.fat * (
         1 + 0.5 * behind + 0.25 * np.clip(z / 120, -0.5, 1.0) + 0.7 * lateral * np.clip((60 - z) / 120, 0, 1)
     )
     muscles = inner - muscle
-    neck = np.sqrt((x * 0.95) ** 2 + (y - spine_y(z, thorax) + 22) ** 2) - 48 - 3 * thorax.muscle
-    top = -150 + 0.09 * np.maximum(side - 40, 0)
+    neck = np.sqrt((x * 0.95) ** 2 + (y - spine_y(z, thorax) + 10) ** 2) - 52 - 3 * thorax.muscle
+    top = (-166.0 if thorax.arms_up else -146.0) + 0.09 * np.maximum(side - 40, 0)
     trunk = smooth_max(muscles, (top - z) * 0.9, 30.0)
     muscles = smooth_min(trunk, neck, 25.0)
     arm = arm_lines(thorax)

@@ -10,17 +10,26 @@ Arrays are ``(X, Y, Z)`` in the chest frame's orientation (LPI: x to the left, y
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import nibabel
 import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandomizableTransform
 from scipy import ndimage
 
+from .. import frame
+from ..files import InputError
+from ..segmentation.cavities import pleural_cavities
+from ..segmentation.labels import SIDES
+
 Side = Literal["right", "left"]
-_LUNG = {"right": 1, "left": 2}
-_AIR = {"right": 3, "left": 4}
 _AIR_HU = -1000.0
+_WALL_HU = 30.0
 _COLLAPSED = 1.03  # airless lung, relative to water
 
 
@@ -32,7 +41,7 @@ class Pneumothorax:
     occupancy: float
 
     def __post_init__(self) -> None:
-        if self.side not in _LUNG:
+        if self.side not in SIDES:
             raise ValueError(f"side must be 'right' or 'left', not {self.side!r}")
         if not 0.0 <= self.occupancy <= 0.9:
             raise ValueError(f"occupancy must be between 0 and 0.9, not {self.occupancy}")
@@ -54,19 +63,22 @@ def insert_pneumothorax(
         spacing: voxel size in mm.
         side: ``"right"`` or ``"left"``, the patient's.
         occupancy: pneumothorax / (pneumothorax + lung), 0 to 0.9. Counted in voxels of the returned labels.
-        seed: of the collapsed lung's form, the shift and the noise in the air.
+        seed: of the collapsed lung's form, the mediastinum's shift and the noise in the air.
 
     Returns:
         the CT (float32 HU) and the labels, now with 3 (right) or 4 (left) where the air is.
 
     Raises:
-        ValueError: side or occupancy out of range, shapes that differ, or no lung on that side.
+        ValueError: side or occupancy out of range, shapes that differ, no lung or already air on that side.
     """
     Pneumothorax(side, occupancy)
     if hu.shape != lungs.shape:
         raise ValueError(f"hu {hu.shape} and lungs {lungs.shape} must have one shape")
-    if not (lungs == _LUNG[side]).any():
-        raise ValueError(f"the label map holds no {side} lung ({_LUNG[side]}), so no pneumothorax can be put there")
+    lung, air = SIDES[side]
+    if not (lungs == lung).any():
+        raise ValueError(f"the label map holds no {side} lung ({lung}), so no pneumothorax can be put there")
+    if (lungs == air).any():
+        raise ValueError(f"the label map already holds a {side} pneumothorax ({air})")
     hu, labels = hu.astype(np.float32), lungs.copy()
     if occupancy == 0:
         return hu, labels
@@ -76,14 +88,120 @@ def insert_pneumothorax(
     if shift > 0.1:
         hu, labels = _shift_mediastinum(hu, labels, spacing, side, shift)
     _collapse(hu, labels, spacing, side, occupancy, rng)
-    return hu, labels
+    return np.maximum(hu, np.float32(frame.AIR_HU)), labels
+
+
+class InsertPneumothoraxd(MapTransform):
+    """:func:`insert_pneumothorax` on dictionaries of HU images ``(1, X, Y, Z)`` in LPI orientation.
+
+    The label map at ``segmentation_key`` says where the lungs are and becomes the ground truth; without it the lungs
+    are found by :func:`xrecon_bundle.segmentation.cavities.pleural_cavities`.
+
+    Args:
+        keys: key of the CT in HU.
+        side: ``"right"`` or ``"left"``.
+        occupancy: 0 to 0.9.
+        segmentation_key: read if there, always written.
+        seed: see :func:`insert_pneumothorax`.
+        allow_missing_keys: go on where a key is missing.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        side: Side,
+        occupancy: float,
+        segmentation_key: str = "segmentation",
+        seed: int = 0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError("a pneumothorax is put into one CT: give one key")
+        self.pneumothorax = Pneumothorax(side, occupancy)
+        self.segmentation_key = segmentation_key
+        self.seed = seed
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Collapse the lung.
+
+        Raises:
+            InputError: the CT is not in LPI orientation, or no lung is found on that side.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result.update(_insert(result, key, self.segmentation_key, self.pneumothorax, self.seed))
+        return result
+
+
+class RandInsertPneumothoraxd(RandomizableTransform, MapTransform):
+    """:class:`InsertPneumothoraxd` with a chance of ``prob``, on a random side, with an occupancy from a range.
+
+    Where no pneumothorax is put, the data pass unchanged.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.5,
+        occupancy: tuple[float, float] = (0.05, 0.9),
+        segmentation_key: str = "segmentation",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        if len(self.keys) != 1:
+            raise ValueError("a pneumothorax is put into one CT: give one key")
+        for limit in occupancy:
+            Pneumothorax("right", limit)
+        self.occupancy = occupancy
+        self.segmentation_key = segmentation_key
+
+    def randomize(self, data: object = None) -> None:
+        """Draw whether, where, how much, and the seed of its form."""
+        super().randomize(None)
+        side = "right" if self.R.random() < 0.5 else "left"
+        self.pneumothorax = Pneumothorax(side, self.R.uniform(*self.occupancy))
+        self.seed = int(self.R.randint(2**31))
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Collapse a lung, or not. Errors as :class:`InsertPneumothoraxd`."""
+        self.randomize()
+        result = dict(data)
+        if self._do_transform:
+            for key in self.key_iterator(result):
+                result.update(_insert(result, key, self.segmentation_key, self.pneumothorax, self.seed))
+        return result
+
+
+def _insert(
+    data: Mapping[Hashable, torch.Tensor], key: Hashable, segmentation_key: str, pneumothorax: Pneumothorax, seed: int
+) -> dict[Hashable, torch.Tensor]:
+    image = data[key]
+    affine = np.asarray(image.affine if isinstance(image, MetaTensor) else frame.cube_affine(image.shape[-1]))
+    if nibabel.aff2axcodes(affine) != tuple(frame.AXCODES):
+        raise InputError(
+            f"the CT's axes are {''.join(nibabel.aff2axcodes(affine))}, not {frame.AXCODES}; "
+            f"put Orientationd(axcodes='{frame.AXCODES}') or StandardizeChestCTd before the pneumothorax"
+        )
+    hu = np.asarray(image)[0]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lungs = np.asarray(data[segmentation_key])[0] if segmentation_key in data else pleural_cavities(hu, spacing)
+    if not (lungs == SIDES[pneumothorax.side][0]).any():
+        raise InputError(f"no {pneumothorax.side} lung in the CT; give a chest CT, or a segmentation that shows it")
+    hu, labels = insert_pneumothorax(hu, lungs, spacing, pneumothorax.side, pneumothorax.occupancy, seed)
+    pair = {key: torch.from_numpy(hu)[None], segmentation_key: torch.from_numpy(labels.astype(np.uint8))[None]}
+    if isinstance(image, MetaTensor):
+        pair = {name: MetaTensor(value, meta=dict(image.meta)) for name, value in pair.items()}
+    return pair
 
 
 def _collapse(
     hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, side: Side, occupancy: float, rng: np.random.Generator
 ) -> None:
     """Shrink the lung in place: ``hu`` and ``labels`` are changed inside the cavity and on its rim."""
-    mask = labels == _LUNG[side]
+    lung, air = SIDES[side]
+    mask = labels == lung
     box = tuple(slice(max(0, s.start - 3), s.stop + 3) for s in ndimage.find_objects(mask.astype(np.uint8))[0])
     mask, hu, labels = mask[box], hu[box], labels[box]
     # Vessels that the lung mask left out move with the lung; the other lung and the organs do not.
@@ -100,31 +218,30 @@ def _collapse(
     prepared = collapse.prepare(few)
     amount = _bisect(lambda k: 1 - (_sample(soft, prepared.source(k)) > 0.5).mean(), occupancy, 0.0, 12.0)
 
+    # On the cavity's rim a voxel holds some chest wall: that share stays where it is.
     rim = np.argwhere(ndimage.binary_dilation(cavity) & ~cavity)
     every = np.concatenate([voxels, rim])
+    at = tuple(every.T)
+    before, lung_before = hu[at], content[at]
+    edge = np.concatenate([~ndimage.binary_erosion(cavity)[tuple(voxels.T)], np.ones(len(rim), dtype=bool)])
+    wall = np.where(edge, np.clip((before - lung_before) / np.maximum(_WALL_HU - lung_before, 50.0), 0.0, 1.0), 0.0)
+    wall_hu = np.maximum(before, _WALL_HU)
+
     source = collapse.prepare(every).source(amount)
     membership = _sample(soft, source)
     is_lung = membership[: len(voxels)] > 0.5
-    cover = np.clip((membership - 0.5) * 2.0 + 0.5, 0.0, 1.0)
-    shrink = max(1 - occupancy, 0.05) ** (1 / 3)
+    cover = np.clip(2.0 * membership - 0.5, 0.0, 1.0)
     # Shrinking skips voxels: smooth first, as the sampling theorem asks.
+    shrink = (1 - occupancy) ** (1 / 3)
     smooth = ndimage.gaussian_filter(content, 0.35 * np.sqrt(1 / shrink**2 - 1))
     tissue = np.maximum(_sample(smooth, source) / 1000 + 1, 0.0)
-    mass = np.maximum(content[cavity] / 1000 + 1, 0.0).sum()
-    weight = cover[: len(voxels)]
-    inside = tissue[: len(voxels)]
-    denser = _bisect(lambda g: (_compress(inside, g) * weight).sum() / mass, 1.0, 0.5, 40.0)
+    mass = ((1 - wall) * np.maximum(lung_before / 1000 + 1, 0.0)).sum()
+    weight = (1 - wall) * cover
+    denser = _bisect(lambda factor: (weight * _compress(tissue, factor)).sum(), mass, 0.3, 60.0)
     lung_hu = (_compress(tissue, denser) - 1) * 1000
-    noise = _air_noise(hu, cavity, rng)
-    new = cover * lung_hu + (1 - cover) * (_AIR_HU + noise[tuple(every.T)])
-
-    # On the rim a voxel holds some chest wall: that share stays.
-    wall = np.zeros(len(every), dtype=np.float32)
-    edge = np.concatenate([~ndimage.binary_erosion(cavity)[tuple(voxels.T)], np.ones(len(rim), dtype=bool)])
-    before, plain = hu[tuple(every.T)], content[tuple(every.T)]
-    wall[edge] = np.clip((before - plain) / np.maximum(30.0 - plain, 50.0), 0.0, 1.0)[edge]
-    hu[tuple(every.T)] = np.where(wall < 1, wall * np.maximum(before, 30.0) + (1 - wall) * new, before)
-    labels[tuple(voxels.T)] = np.where(is_lung, _LUNG[side], _AIR[side])
+    air_hu = _AIR_HU + _air_noise(hu, cavity, rng)[at]
+    hu[at] = wall * wall_hu + (1 - wall) * (cover * lung_hu + (1 - cover) * air_hu)
+    labels[tuple(voxels.T)] = np.where(is_lung, lung, air)
 
 
 class _Collapse:
@@ -191,7 +308,7 @@ def _without_rim(hu: np.ndarray, cavity: np.ndarray) -> np.ndarray:
 
 
 def _compress(tissue: np.ndarray, factor: float) -> np.ndarray:
-    """Density of lung tissue (1 is water) packed ``factor`` times closer, at most airless; denser things keep theirs."""
+    """Density of lung (1 is water) packed ``factor`` times closer, at most airless; what is denser keeps its own."""
     return np.maximum(np.minimum(tissue * factor, _COLLAPSED), tissue)
 
 
@@ -199,7 +316,7 @@ def _air_noise(hu: np.ndarray, cavity: np.ndarray, rng: np.random.Generator) -> 
     detail = (hu - ndimage.gaussian_filter(hu, 1.0))[cavity]
     level = float(np.clip(1.48 * np.median(np.abs(detail)), 2.0, 40.0))
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.6)
-    return noise * np.float32(level / noise.std())
+    return noise * np.float32(0.6 * level / noise.std())
 
 
 def _shift_mediastinum(
@@ -207,32 +324,42 @@ def _shift_mediastinum(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Move what lies between the lungs ``shift`` mm away from ``side``; chest wall, spine and diaphragm stay.
 
-    The displacement is along x, greatest between the lungs and zero at the cage, and grows by less than 1 mm a mm, so
-    it does not fold. Lung density follows its determinant.
+    Every line across the chest is a chain: wall, lung, mediastinum, lung, wall. The lungs stretch and shorten evenly,
+    their density with them; the mediastinum keeps its form. Nowhere does a lung lose or gain more than 45 % of its
+    width, so the map does not fold.
     """
-    lungs = (labels == 1) | (labels == 2)
-    box = ndimage.find_objects(lungs.astype(np.uint8))[0]
-    sizes = [s.stop - s.start for s in box]
-    t = [(np.arange(n) + 0.5) / n for n in sizes]
-    across = np.sin(np.pi * t[0]) ** 2
-    front_back = _smooth_step(t[1] / 0.22) * _smooth_step((0.85 - t[1]) / 0.35)
-    down = _smooth_step(t[2] / 0.25) * _smooth_step((1.0 - t[2]) / 0.45)
-    sign = 1.0 if side == "right" else -1.0
-    width = sign * shift / spacing[0]
-    move = (width * across[:, None, None] * front_back[None, :, None] * down[None, None, :]).astype(np.float32)
-    grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in sizes), indexing="ij", sparse=True)
-    source = np.stack(np.broadcast_arrays(grid[0] - move, grid[1], grid[2]))
+    box = ndimage.find_objects(((labels == 1) | (labels == 2)).astype(np.uint8))[0]
+    other = "left" if side == "right" else "right"
+    near, far = labels[box] == SIDES[side][0], labels[box] == SIDES[other][0]
+    if side == "left":  # the chain begins at the side with the air
+        near, far = near[::-1], far[::-1]
+    size = near.shape
+    width_near, width_far = near.sum(axis=0), far.sum(axis=0)
+    y, z = ((np.arange(n) + 0.5) / n for n in size[1:])
+    front_back = _smooth_step(y / 0.22) * _smooth_step((0.85 - y) / 0.35)
+    down = _smooth_step(z / 0.25) * _smooth_step((1.0 - z) / 0.45)
+    wanted = np.minimum(shift / spacing[0] * front_back[:, None] * down, 0.45 * np.minimum(width_near, width_far))
+    move = np.cumsum(near, axis=0) / np.maximum(width_near, 1) - np.cumsum(far, axis=0) / np.maximum(width_far, 1)
+    move = ndimage.gaussian_filter((wanted * move).astype(np.float32), 6.0 / spacing, mode="constant")
+    if side == "left":
+        move = -move[::-1]
+    grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in size), indexing="ij")
+    source = grid[0].copy()
+    for _ in range(8):  # a point that arrives here started where x + move(x) is here
+        source = grid[0] - ndimage.map_coordinates(move, (source, *grid[1:]), order=1, mode="nearest")
+    where = (source, *grid[1:])
     moved_hu, moved_labels = hu.copy(), labels.copy()
-    view = ndimage.map_coordinates(hu[box], source, order=1, mode="nearest")
-    kinds = ndimage.map_coordinates(labels[box], source, order=0, mode="nearest")
-    determinant = 1 - np.gradient(move, axis=0)
+    view = ndimage.map_coordinates(hu[box], where, order=1, mode="nearest")
+    kinds = ndimage.map_coordinates(labels[box], where, order=0, mode="nearest")
+    determinant = np.gradient(source, axis=0)
     in_lung = (kinds == 1) | (kinds == 2)
-    view[in_lung] = (_compress_local(view[in_lung] / 1000 + 1, determinant[in_lung]) - 1) * 1000
+    view[in_lung] = (_stretch(view[in_lung] / 1000 + 1, determinant[in_lung]) - 1) * 1000
     moved_hu[box], moved_labels[box] = view, kinds
     return moved_hu, moved_labels
 
 
-def _compress_local(tissue: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _stretch(tissue: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Density of lung that is packed or drawn out by ``factor``; vessels keep theirs."""
     return np.where(tissue > 0.9, tissue, np.minimum(tissue * factor, _COLLAPSED))
 
 
