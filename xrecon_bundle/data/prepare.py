@@ -174,7 +174,7 @@ def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
     except ImportError as error:
         raise InputError("a cluster needs Dask: pip install 'xrecon-bundle[cluster]'") from error
     try:
-        client = Client(cluster, timeout=20)
+        client = Client(cluster, timeout=10)
     except (OSError, ValueError) as error:
         raise InputError(f"{cluster}: no Dask scheduler answers ({error}); start one with `dask scheduler`") from error
     with client:
