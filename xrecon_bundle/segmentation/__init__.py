@@ -1,1 +1,9 @@
 """PTX-Seg: lungs and pneumothorax in a chest CT without training, and what is measured from them."""
+
+from __future__ import annotations
+
+from .files import segment_file
+from .measures import measure_pneumothorax
+from .ptxseg import PTXSeg, PTXSegd, Segmenter
+
+__all__ = ["PTXSeg", "PTXSegd", "Segmenter", "measure_pneumothorax", "segment_file"]

@@ -75,7 +75,7 @@ def find_airway(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndar
 
 def _round_air(hu: np.ndarray, air: np.ndarray, middle: float, reach: float, spacing: np.ndarray) -> np.ndarray | None:
     pixel = spacing[0] * spacing[1]
-    parts, count = ndimage.label(air & (hu < AIRWAY_HU[0]))
+    parts, _ = ndimage.label(air & (hu < AIRWAY_HU[0]))
     best, best_distance = None, reach
     for part, box in enumerate(ndimage.find_objects(parts), start=1):
         mask = parts[box] == part

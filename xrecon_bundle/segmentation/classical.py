@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,23 +17,33 @@ AIR_MM = 1.3  # their edges and the free air at about this one, or the scan's ow
 CT_HU = (-1024.0, 3071.0)
 
 
-def segment_classical(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Label map uint8 ``(X, Y, Z)`` of a CT ``(X, Y, Z)`` in HU with LPI axes and voxels of ``spacing`` mm."""
-    fine = WorkingGrid(hu.shape, spacing, AIR_MM)
-    hu = np.clip(fine.to_working(hu), *CT_HU)
-    coarse = WorkingGrid(hu.shape, fine.spacing, CAVITY_MM)
-    cavities = pleural_cavities(coarse.to_working(hu), coarse.spacing)
+class ClassicalSegmenter:
+    """Body, airway, pleural cavities, sides, then free air against lung (``cavities.py``, ``free_air.py``)."""
 
-    def one_side(side: int) -> tuple[np.ndarray, np.ndarray]:
-        cavity = _sharpen(coarse.to_scan(cavities == side), hu)
-        return cavity, find_free_air(hu, cavity, fine.spacing, float(max(spacing)))
+    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """Label map uint8 ``(X, Y, Z)`` of a CT ``(X, Y, Z)`` in HU with LPI axes and voxels of ``spacing`` mm."""
+        fine = WorkingGrid(hu.shape, spacing, AIR_MM)
+        hu = np.clip(fine.to_working(hu), *CT_HU)
+        coarse = WorkingGrid(hu.shape, fine.spacing, CAVITY_MM)
+        found = pleural_cavities(coarse.to_working(hu), coarse.spacing)
+        cavities = np.zeros(hu.shape, np.uint8)
+        for side in (1, 2):
+            cavities[_sharpen(coarse.to_scan(found == side), hu) & (cavities == 0)] = side
+        return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing, max(spacing)))
 
+
+def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray, resolution_mm: float) -> np.ndarray:
+    """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung.
+
+    ``resolution_mm`` is the coarsest voxel edge of the scan that ``hu`` came from.
+    """
     labels = np.zeros(hu.shape, np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        for (lung, air), (cavity, free) in zip(SIDES.values(), pool.map(one_side, (1, 2)), strict=True):
-            labels[cavity & (labels == 0)] = lung
-            labels[free & (labels == lung)] = air
-    return fine.labels_to_scan(labels)
+        free = pool.map(lambda side: find_free_air(hu, cavities == side, spacing, resolution_mm), (1, 2))
+        for side, (lung, air), found in zip((1, 2), SIDES.values(), free, strict=True):
+            labels[cavities == side] = lung
+            labels[found] = air
+    return labels
 
 
 def _sharpen(share: np.ndarray, hu: np.ndarray) -> np.ndarray:

@@ -1,0 +1,115 @@
+"""From a CT file to a label map, its statistics and a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..data.readers import read_ct
+from ..files import InputError, atomic_path, write_json, write_nifti
+from ..frame import AXCODES
+from .labels import REGIONS
+from .measures import measure_pneumothorax
+from .ptxseg import PTXSeg, Segmenter
+
+WINDOW_HU = (-1000.0, 400.0)
+COLOURS = ("#4fa3ff", "#4fd18b", "#ff5a4f", "#ffb03a")  # of the labels 1 to 4
+
+
+def segment_file(
+    ct_path: str | os.PathLike,
+    output_path: str | os.PathLike,
+    segmenter: str | Segmenter = "classical",
+    weights: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Segment a CT file.
+
+    Writes the label map on the CT's own grid (uint8 NIfTI), ``statistics.json`` beside it, and a picture with the label
+    map's name and ``.png``.
+
+    Args:
+        ct_path: anything that :func:`xrecon_bundle.data.readers.read_ct` reads; any axis order and direction.
+        output_path: the label map, ``.nii`` or ``.nii.gz``.
+        segmenter: as in :class:`PTXSeg`.
+        weights: as in :class:`PTXSeg`.
+
+    Returns:
+        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter`` and ``labels``.
+
+    Raises:
+        InputError: the CT cannot be read, shows no lung, or the output's name does not end in .nii or .nii.gz.
+    """
+    output_path = Path(output_path)
+    suffix = next((end for end in (".nii.gz", ".nii") if output_path.name.endswith(end)), None)
+    if suffix is None:
+        raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
+    ptxseg = PTXSeg(segmenter, weights)
+    ct = read_ct(ct_path)
+    stored = nibabel.io_orientation(ct.affine)
+    chest = nibabel.orientations.axcodes2ornt(AXCODES)
+    turn = nibabel.orientations.ornt_transform(stored, chest)
+    back = nibabel.orientations.ornt_transform(chest, stored)
+    hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=-1024.0)
+    spacing = np.abs(nibabel.affines.voxel_sizes(ct.affine))[np.argsort(stored[:, 0])]
+    labels = ptxseg(hu, spacing)
+    if not labels.any():
+        raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
+    statistics = {
+        "ct": str(ct_path),
+        "segmenter": segmenter if isinstance(segmenter, str) else type(segmenter).__name__,
+        "labels": REGIONS,
+        **measure_pneumothorax(labels, hu, spacing),
+    }
+    write_nifti(output_path, nibabel.orientations.apply_orientation(labels, back), ct.affine)
+    write_json(output_path.parent / "statistics.json", statistics)
+    with atomic_path(output_path.with_name(output_path.name.removesuffix(suffix) + ".png")) as temporary:
+        draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
+    return statistics
+
+
+def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, statistics: dict[str, Any]) -> Figure:
+    """Axial, coronal and sagittal plane with the label map on it, cut where most free air is, else most lung.
+
+    Args:
+        hu: ``(X, Y, Z)`` in HU, LPI.
+        labels: label map of the same shape.
+        spacing: voxel size in mm.
+        statistics: what :func:`measure_pneumothorax` returned.
+    """
+    shown = labels > 2 if np.count_nonzero(labels > 2) else labels > 0
+    x, y, z = (int(np.argmax(shown.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3))
+    dx, dy, dz = spacing
+    planes = {
+        "axial": (np.s_[:, :, z], dy / dx),
+        "coronal": (np.s_[:, y, :], dz / dx),
+        "sagittal": (np.s_[x, :, :], dz / dy),
+    }
+    figure = Figure(figsize=(13, 5), facecolor="black", layout="constrained")
+    for axis, (name, (cut, aspect)) in zip(figure.subplots(1, 3), planes.items(), strict=True):
+        axis.imshow(hu[cut].T, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=aspect)
+        for colour, label in zip(COLOURS, REGIONS.values(), strict=True):
+            region = (labels[cut] == label).T
+            if region.any():
+                axis.contourf(region, levels=[0.5, 1.5], colors=colour, alpha=0.3)
+                axis.contour(region, levels=[0.5], colors=colour, linewidths=0.8)
+        axis.set_title(name, color="white", fontsize=10)
+        axis.axis("off")
+    sides = [
+        f"{side}: pneumothorax {statistics[side]['pneumothorax_ml']:.0f} mL, "
+        f"{100 * statistics[side]['occupancy']:.1f} % of the cavity ({statistics[side]['size']}), "
+        f"lung {statistics[side]['lung_ml']:.0f} mL"
+        for side in ("right", "left")
+    ]
+    figure.suptitle("\n".join(sides), color="white", fontsize=11)
+    handles = [
+        Line2D([], [], color=colour, label=name.replace("_", " "))
+        for colour, name in zip(COLOURS, REGIONS, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor="white", fontsize=9)
+    return figure
