@@ -24,8 +24,8 @@ def grow_tree(rng: np.random.Generator, root: np.ndarray, leaves: np.ndarray, le
     """Grow a tree from ``root`` towards ``leaves`` ``(2**k, 3)`` by splitting the space they fill again and again.
 
     Each branch goes part of the way to the centroid of its share of the leaves (volume-filling branching, Tawhai et
-    al. 2004, https://doi.org/10.1152/japplphysiol.00520.2004). Radii follow Murray's law: the cube of a parent's is
-    the sum of its children's cubes.
+    al. 2004, https://doi.org/10.1152/japplphysiol.00520.2004). Radii follow Murray's law (the cube of a
+    parent's is the sum of its children's cubes), a little flatter, as measured in lungs.
     """
     starts, ends, radii = [], [], []
     groups = leaves[None].astype(np.float32)
@@ -38,7 +38,7 @@ def grow_tree(rng: np.random.Generator, root: np.ndarray, leaves: np.ndarray, le
         tips = nodes + reach * (groups.mean(axis=1) - nodes)
         starts.append(nodes)
         ends.append(tips)
-        radii.append(np.full(count, leaf_radius * size ** (1 / 3), dtype=np.float32))
+        radii.append(np.full(count, leaf_radius * size**0.31, dtype=np.float32))
         if size == 1:
             return Tree(np.concatenate(starts), np.concatenate(ends), np.concatenate(radii))
         # Split each group across its widest direction, seen from where its branch ends.

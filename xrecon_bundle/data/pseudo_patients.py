@@ -1,0 +1,177 @@
+"""Varied anatomy from a real CT: one or a few scans become a cohort.
+
+A pseudo-patient is the real one seen through a diffeomorphism: body size and pose (affine), and a flow of breath,
+organ sizes, soft-tissue thickness and smooth random change. The flow is the exponential of a stationary velocity
+field by scaling and squaring (Arsigny et al., MICCAI 2006, https://doi.org/10.1007/11866565_113), so it has no folds;
+that is checked by the Jacobian determinant and the flow weakened until it holds. Nothing is mirrored: heart and liver
+stay where they are. Contrast, lung density and noise vary too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from .. import frame
+
+GRID_MM = 8.0  # of the velocity field; what it holds is smoother
+LEAST_JACOBIAN = 0.2
+_LUNGS = (1, 2, 3, 4)
+
+
+def make_pseudo_patient(
+    hu: np.ndarray, labels: np.ndarray, spacing: Sequence[float], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deform a CT and its labels and vary its intensities.
+
+    Args:
+        hu: CT ``(X, Y, Z)`` in HU, LPI.
+        labels: label map ``(X, Y, Z)``. 1 to 4 are the pleural cavities; every other value is an organ whose size may
+            change by itself.
+        spacing: voxel size in mm.
+        seed: same seed, same patient.
+
+    Returns:
+        CT (int16 HU) and labels (their dtype) on the same grid.
+
+    Raises:
+        ValueError: shapes differ, or the label map shows no lung.
+    """
+    if hu.shape != labels.shape:
+        raise ValueError(f"hu {hu.shape} and labels {labels.shape} must have one shape")
+    if not np.isin(labels, _LUNGS).any():
+        raise ValueError("the label map holds no lung (values 1 to 4)")
+    spacing = np.asarray(spacing, dtype=float)
+    source = random_deformation(labels, spacing, seed)
+    moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
+    moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
+    varied = _vary_intensity(moved, moved_labels, jacobian(source), spacing, np.random.default_rng([seed, 1]))
+    return np.rint(np.clip(varied, frame.AIR_HU, 3071)).astype(np.int16), moved_labels
+
+
+def random_deformation(labels: np.ndarray, spacing: Sequence[float], seed: int) -> np.ndarray:
+    """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
+
+    Arguments as :func:`make_pseudo_patient`. The Jacobian determinant of the map is positive everywhere.
+    """
+    spacing = np.asarray(spacing, dtype=float)
+    rng = np.random.default_rng([seed, 0])
+    shape = np.array(labels.shape)
+    coarse = np.maximum(np.ceil((shape - 1) * spacing / GRID_MM).astype(int) + 1, 3)
+    nodes = [np.linspace(0, n - 1, m) for n, m in zip(shape, coarse, strict=True)]
+    index = np.stack(np.meshgrid(*nodes, indexing="ij"))
+    step = np.array([node[1] - node[0] for node in nodes]) * spacing
+    position = index * spacing[:, None, None, None]
+    organs = ndimage.map_coordinates(labels, index, order=0)
+
+    velocity = _breath(organs, position, rng) + _organ_sizes(organs, position, rng)
+    velocity += _soft_tissue(organs, position, rng) + _smooth_noise(coarse, step, rng)
+    affine, centre = _body(organs, position, rng)
+    for _ in range(12):
+        flow = position + exponential(velocity, step)
+        moved = np.einsum("ij,jxyz->ixyz", affine, flow - centre) + centre
+        if jacobian(moved / step[:, None, None, None]).min() > LEAST_JACOBIAN:
+            break
+        velocity = 0.8 * velocity
+    source = moved / spacing[:, None, None, None]
+    grid = np.meshgrid(
+        *(np.linspace(0, m - 1, n, dtype=np.float32) for n, m in zip(shape, coarse, strict=True)), indexing="ij"
+    )
+    return np.stack([ndimage.map_coordinates(s.astype(np.float32), grid, order=3, mode="nearest") for s in source])
+
+
+def exponential(velocity: np.ndarray, step: np.ndarray, squarings: int = 7) -> np.ndarray:
+    """Displacement ``(3, X, Y, Z)`` in mm of the flow of a stationary ``velocity`` (mm) on a grid of ``step`` mm."""
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in velocity.shape[1:]), indexing="ij"))
+    displacement = velocity / 2**squarings
+    for _ in range(squarings):
+        at = grid + displacement / step[:, None, None, None]
+        displacement = displacement + np.stack(
+            [ndimage.map_coordinates(part, at, order=1, mode="nearest") for part in displacement]
+        )
+    return displacement
+
+
+def jacobian(source: np.ndarray) -> np.ndarray:
+    """Determinant ``(X, Y, Z)`` of a map given as indices ``(3, X, Y, Z)`` on its own grid."""
+    matrix = np.stack([np.stack(np.gradient(part)) for part in source])
+    return np.linalg.det(np.moveaxis(matrix, (0, 1), (-2, -1)))
+
+
+def _body(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Size and pose, about the middle of the lungs."""
+    lungs = position[:, np.isin(organs, _LUNGS)]
+    centre = 0.5 * (lungs.min(axis=1) + lungs.max(axis=1))
+    size = np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.035, 3))
+    turn = Rotation.from_euler("xyz", rng.normal(0, [2.0, 1.5, 3.0]), degrees=True).as_matrix()
+    return turn @ np.diag(size), centre[:, None, None, None]
+
+
+def _breath(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The diaphragm, higher or lower by up to 25 mm: most at the lungs' base, none at the chest wall and the apex."""
+    lungs = np.isin(organs, _LUNGS)
+    low, high = position[:, lungs].min(axis=1), position[:, lungs].max(axis=1)
+    x, y, z = ((axis - a) / (b - a) for axis, a, b in zip(position, low, high, strict=True))
+    base = np.exp(-(((z - 0.78) / 0.3) ** 2)) * _bump(x) * _bump(y)
+    velocity = np.zeros_like(position)
+    velocity[2] = rng.uniform(-22, 22) * base
+    return velocity
+
+
+def _organ_sizes(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every organ grows or shrinks about its own middle by up to some 12 %."""
+    velocity = np.zeros_like(position)
+    for value in np.unique(organs[organs > 0]):
+        places = position[:, organs == value]
+        share = rng.uniform(-0.12, 0.12)
+        if places.shape[1] < 8:
+            continue
+        middle, reach = places.mean(axis=1), np.maximum(places.std(axis=1) * 1.6, 2 * GRID_MM)
+        offset = position - middle[:, None, None, None]
+        near = np.exp(-0.5 * ((offset / reach[:, None, None, None]) ** 2).sum(axis=0))
+        velocity += share * offset * near
+    return velocity
+
+
+def _soft_tissue(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Chest wall thicker or thinner: what lies outside the lungs' outline moves in or out, along the axial radius."""
+    lungs = position[:, np.isin(organs, _LUNGS)]
+    low, high = lungs.min(axis=1)[:2], lungs.max(axis=1)[:2]
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    offset = position[:2] - middle[:, None, None, None]
+    radius = np.sqrt((offset**2).sum(axis=0)) + 1e-6
+    outline = radius / np.maximum(np.sqrt(((offset / half[:, None, None, None]) ** 2).sum(axis=0)), 1e-3)
+    beyond = np.clip(radius - outline, 0, 45.0)
+    velocity = np.zeros_like(position)
+    velocity[:2] = rng.uniform(-0.3, 0.35) * beyond * offset / radius
+    return velocity
+
+
+def _smooth_noise(coarse: np.ndarray, step: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    width = rng.uniform(26, 45) / step
+    noise = np.stack([ndimage.gaussian_filter(rng.standard_normal(coarse), width, mode="nearest") for _ in range(3)])
+    return noise / noise.std() * rng.uniform(2.0, 5.0)
+
+
+def _bump(t: np.ndarray) -> np.ndarray:
+    return np.sin(np.pi * np.clip(t, 0, 1)) ** 2
+
+
+def _vary_intensity(
+    hu: np.ndarray, labels: np.ndarray, determinant: np.ndarray, spacing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Lung density by the change of volume and a factor of its own; contrast agent and bone; fat; noise."""
+    lungs = np.isin(labels, (1, 2))
+    tissue = hu / 1000 + 1
+    factor = np.clip(determinant, 0.6, 1.6) * rng.uniform(0.92, 1.12)
+    hu = np.where(lungs & (tissue < 0.6), (tissue * factor - 1) * 1000, hu)
+    hu = np.where(hu > 80, 80 + (hu - 80) * rng.uniform(0.7, 1.25), hu)
+    fat = np.exp(-(((hu + 100) / 60) ** 2))
+    hu = hu + rng.normal(0, 5) * fat
+    level = rng.uniform(0, 10) * min(1.0, 1.6 / float(np.mean(spacing)))
+    noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.6)
+    inside = hu > -1015  # air around the patient stays what ingest made it
+    return hu + np.where(inside, noise * (level / noise.std()), 0.0)
