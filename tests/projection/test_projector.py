@@ -197,6 +197,15 @@ def test_the_same_body_has_the_same_integrals_at_every_size():
     assert max(means) / min(means) < 1.005
 
 
+def test_lengths_may_be_voxels_instead_of_mm():
+    volume = torch.rand(1, 1, 20, 20, 20, generator=generator(), dtype=torch.float64)
+    pose = torch.tensor([[[10.0, -20.0, 30.0, 4.0, 6.0, -8.0]]], dtype=torch.float64)
+    in_mm = Projector(ConeBeamGeometry(500.0, 250.0, (60.0, 50.0), (12, 10)))(volume, pose, 2.0)
+    pose[..., 3:] /= 2
+    in_voxels = Projector(ConeBeamGeometry(250.0, 125.0, (30.0, 25.0), (12, 10)))(volume, pose, 1.0)
+    torch.testing.assert_close(in_mm, 2 * in_voxels)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_and_autocast_integrate_in_float32(dtype):
     volume = torch.rand(1, 1, 32, 32, 32, generator=generator()).to(dtype)

@@ -1,6 +1,7 @@
 """Where source and detector stand, and the rays between them.
 
-All lengths are mm in the volume's frame (origin at the volume's centre, axes as the volume's array axes).
+All lengths are mm in the volume's frame (origin at the volume's centre, axes as the volume's array axes). To work in
+voxels instead, give lengths and translations in voxels and the projector ``spacing=1``.
 
 The imaging system has axes of its own: ``u`` and ``v`` along the detector, ``w`` from the source towards the detector.
 Its origin is the volume's centre, the detector lies at ``w = detector_to_centre`` and the source at
