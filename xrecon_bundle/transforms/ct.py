@@ -18,6 +18,7 @@ from ..files import InputError
 from .body import COARSE_MM, block_mean, find_body, find_lungs
 
 HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information
+THIN_END = 0.05  # sections of the lungs below this share of the largest do not count for the middle
 LEAST_VOXEL_MM = 0.1
 MOST_VOXEL_MM = 12.0  # the thickest slices of old chest CTs are 10 mm
 
@@ -64,8 +65,7 @@ def standardize_ct(
     coarse, coarse_spacing = block_mean(hu, factors), spacing * factors
     body = find_body(coarse, coarse_spacing)
     lungs = find_lungs(coarse, body, coarse_spacing)
-    low, high = np.percentile(np.argwhere(lungs), [0.5, 99.5], axis=0)
-    middle = ((low + high) / 2 + 0.5) * factors - 0.5
+    middle = (_middle(lungs) + 0.5) * factors - 0.5
     cube = frame.cube_affine(spatial_size, affine[:3, :3] @ middle + affine[:3, 3])
 
     margin = np.ceil(4 * _smoothing(affine, cube)) + 1
@@ -151,6 +151,16 @@ def _as_int16(hu: np.ndarray) -> np.ndarray:
     if not np.issubdtype(hu.dtype, np.integer):
         hu = np.rint(np.nan_to_num(hu, nan=frame.AIR_HU))
     return np.clip(hu, int(frame.AIR_HU), int(HIGHEST_HU)).astype(np.int16)
+
+
+def _middle(lungs: np.ndarray) -> np.ndarray:
+    """Middle of the lungs' extent ``(3,)`` in voxels, thin ends (trachea, recesses) left out."""
+    middle = []
+    for axis in range(3):
+        sections = lungs.sum(axis=tuple({0, 1, 2} - {axis}))
+        inside = np.flatnonzero(sections > THIN_END * sections.max())
+        middle.append((inside[0] + inside[-1]) / 2)
+    return np.array(middle)
 
 
 def _cube_window(
