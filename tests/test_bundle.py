@@ -122,7 +122,9 @@ def test_inference_writes_ct_in_hu_where_the_patient_was(training: Path, dataset
     assert image.shape == (SIZE,) * 3
     assert np.allclose(image.affine, nibabel.load(dataset / "a" / "ct.nii.gz").affine, atol=1e-4)
     hu = image.get_fdata()
-    assert hu.min() >= -1024 and hu.max() <= 1476 and np.ptp(hu) > 0
+    assert hu.min() >= -1024
+    assert hu.max() <= 1476
+    assert np.ptp(hu) > 0
 
 
 def test_evaluation_reports_every_test_case(training: Path, dataset: Path, tmp_path: Path) -> None:

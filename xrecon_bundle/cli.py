@@ -6,7 +6,6 @@ Exit code 0 when all went well, 1 when not; then one line on standard error says
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 import fire
 from fire import decorators
 
-from .files import InputError
+from .files import InputError, to_json
 
 BUNDLE_ROOT = Path(__file__).parents[1]
 MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
@@ -126,20 +125,21 @@ def evaluate(pred: str, true: str) -> None:
     """
     from .report.compare import compare_files
 
-    print(json.dumps(compare_files(pred, true), indent=2))
+    print(to_json(compare_files(pred, true)))
 
 
-def segment(ct: str, output: str, segmenter: str = "classical") -> None:
+def segment(ct: str, output: str, segmenter: str = "classical", weights: str | None = None) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map, statistics.json and a picture.
 
     Args:
         ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
         output: label map to write (.nii.gz): 1 right lung, 2 left lung, 3 and 4 air-accumulated region, right and left.
         segmenter: classical, sam or lungmask.
+        weights: local folder or file with the weights of sam or lungmask.
     """
     from .segmentation import segment_file
 
-    print(json.dumps(segment_file(ct, output, segmenter=segmenter), indent=2))
+    print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
@@ -167,7 +167,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 # Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
 TEXTS = (
-    "pa lateral output model ct output_dir ct_folder pred true checkpoint cluster series patient_pattern style segmenter".split()  # noqa: SIM905
+    *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
+    *("cluster", "series", "patient_pattern", "style", "segmenter", "weights"),
 )
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 

@@ -32,11 +32,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+def to_json(content: Any) -> str:
+    """``content`` as indented JSON text. NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_without_nan(content), indent=2)
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically. NaN and infinity are written as null."""
-    text = json.dumps(_without_nan(content), indent=2) + "\n"
+    """Write ``content`` as :func:`to_json`, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(to_json(content) + "\n")
 
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:

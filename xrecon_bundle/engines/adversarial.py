@@ -15,10 +15,10 @@ Keys = AdversarialKeys
 
 
 class ReconstructionLoss(nn.Module):
-    """``volume_weight * MSE + projection_weight * projection_loss``; the paper's weights by default.
+    """``volume_weight * MSE + projection_weight * projection_loss``; defaults as in the paper.
 
     Args:
-        projection_loss: module of ``(prediction, target)``, see :class:`xrecon_bundle.projection.MultiAngleProjectionLoss`.
+        projection_loss: of ``(prediction, target)``: :class:`xrecon_bundle.projection.MultiAngleProjectionLoss`.
         volume_weight: weight of the mean squared error between the volumes.
         projection_weight: weight of ``projection_loss``.
 

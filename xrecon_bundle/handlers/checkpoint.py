@@ -43,7 +43,7 @@ class TrainingCheckpoint:
     """Keep the whole state of a training in ``folder``, atomically, and take it up again.
 
     Args:
-        objects: name to object with ``state_dict`` and ``load_state_dict``; the trainer itself is added.
+        objects: name to object with ``state_dict`` and ``load_state_dict``; how far the trainer is, is added.
         folder: where ``checkpoint_epoch=N.pt`` files are kept.
         interval: epochs between two checkpoints.
         n_saved: how many of the newest to keep.
@@ -61,7 +61,7 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Load before the first epoch, save after every ``interval`` epochs and at the end."""
-        to_save = {**self.objects, "trainer": engine}
+        to_save = {**self.objects, "progress": _Progress(engine)}
         if self.resume:
             self._load(to_save)
         saver = Checkpoint(
@@ -83,7 +83,21 @@ class TrainingCheckpoint:
         try:
             Checkpoint.load_objects(to_load, torch.load(found[-1], map_location="cpu", weights_only=True))
         except Exception as error:
+            reason = str(error).strip().splitlines()[0]
             raise InputError(
-                f"{found[-1]}: not a checkpoint of this training ({error}); delete it to use the one before"
+                f"{found[-1]}: not a checkpoint of this training ({reason}); delete it to use the one before"
             ) from error
         logger.info("resumed from %s", found[-1])
+
+
+class _Progress:
+    """Epoch and iteration of an engine. Its own state dict would pickle whole networks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.state = engine.state
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.state.epoch, "iteration": self.state.iteration}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.state.epoch, self.state.iteration = state["epoch"], state["iteration"]

@@ -9,7 +9,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from ..report.evaluation import EvaluatedCase, Segmenter, evaluate_case, write_evaluation
+from ..report.evaluation import EvaluatedCase, evaluate_case, write_evaluation
+from ..segmentation import Segmenter
 
 logger = logging.getLogger(__name__)
 

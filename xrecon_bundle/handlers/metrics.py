@@ -11,7 +11,7 @@ from ..metrics import ImageMetric
 
 
 def image_metric_handlers(names: Sequence[str]) -> dict[str, IgniteMetricHandler]:
-    """``{name: metric}`` of ``pred`` against ``label``, for an evaluator's ``key_val_metric`` and ``additional_metrics``.
+    """``{name: metric}`` of ``pred`` against ``label``, for an evaluator's key and additional metrics.
 
     Args:
         names: names that :func:`xrecon_bundle.metrics.image_metrics` returns.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from ..files import atomic_path, write_json
 from ..frame import unit_to_hu, voxel_size
 from ..metrics import agreement, image_metrics, region_overlap
-from ..segmentation.labels import REGIONS
-from ..segmentation.measures import measure_pneumothorax
+from ..segmentation import Segmenter, measure_pneumothorax
+from ..segmentation.labels import REGIONS, SIDES
 from ..transforms.radiograph import radiograph_to_unit, simulate_radiographs
 from .figures import draw_case
 from .html import CasePanel, figure_uri, write_report
-
-Segmenter = Callable[[np.ndarray, Sequence[float]], np.ndarray]
 
 # name in metrics.csv -> what a reader sees, format, the paper's figure (arXiv 2407.15356)
 IMAGE_ROWS = {
@@ -68,7 +66,8 @@ def evaluate_case(
     Returns:
         Values: all of :func:`xrecon_bundle.metrics.image_metrics`; ``radiograph_mae`` and ``radiograph_correlation``
         between the input radiographs and those simulated from the reconstruction, both scaled to [0, 1]; with a
-        segmenter also the regions' overlap and, for either CT, the measures of the pneumothorax in all.
+        segmenter also the regions' overlap and, for either CT (``true_``, ``predicted_``), ``lung_ml`` and
+        ``pneumothorax_ml`` of both sides together and the ``occupancy`` of the worse one.
     """
     prediction, truth = (volume.detach().cpu().as_subclass(torch.Tensor).float() for volume in (prediction, truth))
     radiographs = radiographs.detach().cpu().as_subclass(torch.Tensor).float()
@@ -81,8 +80,9 @@ def evaluate_case(
         true_labels = segmenter(true_hu, spacing) if true_labels is None else true_labels
         values |= region_overlap(predicted_labels, true_labels, spacing)
         for which, labels, hu in (("true", true_labels, true_hu), ("predicted", predicted_labels, predicted_hu)):
-            total = measure_pneumothorax(labels, hu, spacing)["total"]
-            values |= {f"{which}_{key}": total[key] for key in ("lung_ml", "pneumothorax_ml", "occupancy")}
+            measures = measure_pneumothorax(labels, hu, spacing)
+            values |= {f"{which}_{key}": measures["total"][key] for key in ("lung_ml", "pneumothorax_ml")}
+            values[f"{which}_occupancy"] = np.nanmax([measures[side]["occupancy"] for side in SIDES])
     figure = draw_case(radiographs.numpy(), predicted_hu, true_hu, predicted_labels, true_labels)
     return EvaluatedCase(name, values, figure_uri(figure))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from ..files import atomic_path
@@ -50,7 +50,7 @@ def write_report(
         panels: the cases, in the order in which they are shown.
         plots: pairs of caption and data URI, shown between the tables and the cases.
     """
-    environment = Environment(loader=PackageLoader("xrecon_bundle.report"), autoescape=select_autoescape())
+    environment = Environment(loader=PackageLoader("xrecon_bundle.report"), autoescape=True)
     html = environment.get_template("report.html.j2").render(
         title=title, introduction=introduction, tables=tables, panels=panels, plots=plots
     )

@@ -1,0 +1,86 @@
+"""The pictures and the report: planes in the radiologist's view, figures that are those of the cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.frame import hu_to_unit
+from xrecon_bundle.report.evaluation import EvaluatedCase, evaluate_case, write_evaluation
+from xrecon_bundle.report.figures import draw_case, orthogonal_planes, plane_position
+from xrecon_bundle.report.html import figure_uri
+from xrecon_bundle.segmentation import PTXSeg
+from xrecon_bundle.transforms import simulate_radiographs
+from xrecon_bundle.transforms.pneumothorax import Pneumothorax
+
+
+def test_planes_stand_upright_with_the_patients_left_on_the_right() -> None:
+    volume = np.zeros((5, 6, 7))
+    volume[4, 0, 1] = 1  # left, anterior, superior
+    planes = orthogonal_planes(volume, at=(4, 0, 1))
+    row, column = np.argwhere(planes["coronal"])[0]
+    assert (row, column) == (1, 4)  # near the top, at the right edge
+    row, column = np.argwhere(planes["sagittal"])[0]
+    assert (row, column) == (1, 0)  # near the top, anterior at the left edge
+    row, column = np.argwhere(planes["axial"])[0]
+    assert (row, column) == (0, 4)  # anterior at the top, patient's left at the right
+
+
+@pytest.mark.parametrize(("label", "at"), [(None, (4, 4, 4)), (1, (4, 4, 4)), (4, (6, 1, 2))])
+def test_planes_are_cut_through_the_pneumothorax_if_there_is_one(label: int | None, at: tuple[int, ...]) -> None:
+    segmentation = np.zeros((8, 8, 8), np.uint8)
+    if label:
+        segmentation[6, 1, 2] = label
+    assert plane_position(segmentation, segmentation.shape) == at
+
+
+@pytest.fixture(scope="module")
+def case() -> EvaluatedCase:
+    """A synthetic chest with a pneumothorax, reconstructed with an error of 50 HU everywhere."""
+    thorax = synthesize_thorax(1, 64, Pneumothorax("right", 0.4))
+    hu = torch.from_numpy(thorax.ct.astype(np.float32))
+    truth = hu_to_unit(hu)[None]
+    wrong = (truth + 50 / 2500).clip(0, 1)
+    segmentation = np.where(thorax.labels <= 4, thorax.labels, 0).astype(np.uint8)
+    return evaluate_case("chest", simulate_radiographs(hu), wrong, truth, PTXSeg(), segmentation)
+
+
+def test_a_known_error_is_measured(case: EvaluatedCase) -> None:
+    assert case.values["mae_hu"] == pytest.approx(50, abs=1)
+    assert case.values["psnr"] == pytest.approx(-20 * np.log10(50 / 2500), abs=0.1)
+    assert case.values["true_occupancy"] == pytest.approx(0.4, abs=0.02)
+    assert case.values["radiograph_correlation"] > 0.95
+
+
+def test_the_report_shows_every_case_and_its_figures(case: EvaluatedCase, tmp_path: Path) -> None:
+    better = EvaluatedCase("better", case.values | {"psnr": 50.0, "mae_hu": 30.0}, case.picture)
+    write_evaluation(tmp_path, [better, case], "A title & more", ["An introduction."])
+    rows = {row["case"]: row for row in csv.DictReader((tmp_path / "metrics.csv").open())}
+    assert float(rows["chest"]["psnr"]) == case.values["psnr"]
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    assert summary["cases"] == 2
+    assert summary["mean"]["mae_hu"] == pytest.approx((30 + case.values["mae_hu"]) / 2)
+    assert summary["agreement"]["occupancy"]["n"] == 2
+    page = (tmp_path / "report.html").read_text()
+    assert "A title &amp; more" in page
+    assert page.index('<h3 style="margin:0 0 8px">chest</h3>') < page.index('<h3 style="margin:0 0 8px">better</h3>')
+    assert page.count("data:image/jpeg;base64,") == 4  # two cases, two plots
+
+
+def test_a_report_without_segmenter_has_no_regions(case: EvaluatedCase, tmp_path: Path) -> None:
+    image_only = {name: value for name, value in case.values.items() if "occupancy" not in name and "_ml" not in name}
+    write_evaluation(tmp_path, [EvaluatedCase("a", image_only, case.picture)], "Title", [])
+    assert "Bland-Altman" not in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "metrics.json").read_text())["agreement"] == {}
+
+
+def test_a_case_without_truth_can_be_drawn() -> None:
+    figure = draw_case(np.random.default_rng(0).random((2, 16, 16)), np.zeros((16, 16, 16)), title="only this")
+    assert len(figure.axes) == 6
+    assert figure_uri(figure).startswith("data:image/jpeg;base64,")
