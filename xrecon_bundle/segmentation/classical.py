@@ -29,17 +29,14 @@ class ClassicalSegmenter:
         cavities = np.zeros(hu.shape, np.uint8)
         for side in (1, 2):
             cavities[_sharpen(coarse.to_scan(found == side), hu) & (cavities == 0)] = side
-        return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing, max(spacing)))
+        return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing))
 
 
-def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray, resolution_mm: float) -> np.ndarray:
-    """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung.
-
-    ``resolution_mm`` is the coarsest voxel edge of the scan that ``hu`` came from.
-    """
+def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung."""
     labels = np.zeros(hu.shape, np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        free = pool.map(lambda side: find_free_air(hu, cavities == side, spacing, resolution_mm), (1, 2))
+        free = pool.map(lambda side: find_free_air(hu, cavities == side, spacing), (1, 2))
         for side, (lung, air), found in zip((1, 2), SIDES.values(), free, strict=True):
             labels[cavities == side] = lung
             labels[found] = air

@@ -15,21 +15,21 @@ WALL_LAYER_MM = 6.0  # as deep, HU is averaged along the wall and not across it
 ALONG_MM = 2.5
 BULK_MM = 1.2
 NEIGHBOURHOOD_MM = 12.0
-REACH_MM = 2.0  # how far air goes on from what is surely air
-LEAST_ML = 1.0
+WALL_STEP_HU = 900.0  # from lung or air to the chest wall
+RIM = 0.75  # half the thickness of the mixed rim, in widths of an edge
+LEAST_ML = 4.0
 LEAST_WALL = 0.42
 LEAST_WALL_THICK = 0.52  # of pockets thicker than THICK_MM
 THICK_MM = 9.0
 
 
-def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, resolution_mm: float) -> np.ndarray:
+def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The free air in one pleural cavity.
 
     Args:
         hu: CT ``(X, Y, Z)`` in HU.
         cavity: boolean, one pleural cavity.
         spacing: voxel size ``(3,)`` in mm.
-        resolution_mm: the coarsest voxel edge of the scan that ``hu`` came from.
 
     Returns:
         boolean mask, a part of ``cavity``.
@@ -39,12 +39,13 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, resol
         return found
     box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in ndimage.find_objects(cavity.astype(np.uint8))[0])
     hu, cavity = hu[box].astype(np.float32), cavity[box]
+    edge = edge_width(hu, cavity, spacing)
     density = _smooth(hu, cavity, spacing)
     sure, likely = _thresholds(density, cavity, spacing)
     core = cavity & (density < sure)
     low = cavity & (density < likely)
-    low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= REACH_MM
-    pockets = _complete(low, cavity, spacing, resolution_mm)
+    low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= edge
+    pockets = _complete(low, cavity, spacing, RIM * edge)
     voxel = float(np.prod(spacing))
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         if part is None:
@@ -60,6 +61,16 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, resol
         if wall > (LEAST_WALL if thick < THICK_MM else LEAST_WALL_THICK) * (wall + inner):
             found[box][part] |= mask
     return found
+
+
+def edge_width(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
+    """How blurred the CT is, whatever its voxels: mm over which HU rise from the cavity to the chest wall.
+
+    The typical step divided by the median gradient at the cavity's surface; a Gaussian blur gives 2.5 sigma.
+    """
+    slope = np.sqrt(sum(part**2 for part in np.gradient(hu, *spacing)))
+    surface = cavity & ~ndimage.binary_erosion(cavity)
+    return WALL_STEP_HU / max(float(np.median(ndimage.maximum_filter(slope, 3)[surface])), 20.0)
 
 
 def _smooth(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -100,12 +111,11 @@ def _thresholds(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) ->
     return AIR_HU + 0.35 * contrast, AIR_HU + 0.5 * contrast
 
 
-def _complete(low: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, resolution_mm: float) -> np.ndarray:
+def _complete(low: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, ball: float) -> np.ndarray:
     """Pockets of air grown to the wall and to the lung: every voxel of the cavity goes to the nearer of the two.
 
     Between air and wall lies a rim of mixed voxels as dense as lung. It is thin: lung is only what a ball fits into.
     """
-    ball = max(1.5, 0.75 * resolution_mm)
     lung = cavity & ~low
     core = ndimage.distance_transform_edt(lung, sampling=spacing) > ball
     lung &= ndimage.distance_transform_edt(~core, sampling=spacing) <= ball

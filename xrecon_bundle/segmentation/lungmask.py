@@ -38,7 +38,7 @@ class LungmaskSegmenter:
         # lungmask wants (z, y, x) with z to the head; ours runs to the feet.
         cavities = self.inferer.apply(np.ascontiguousarray(hu.transpose(2, 1, 0)[::-1]))
         cavities = np.ascontiguousarray(cavities[::-1].transpose(2, 1, 0)).astype(np.uint8)
-        return label_free_air(hu, cavities, np.asarray(spacing), max(spacing))
+        return label_free_air(hu, cavities, np.asarray(spacing))
 
 
 def _load(weights: str | os.PathLike | None) -> Inferer:
