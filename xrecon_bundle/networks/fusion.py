@@ -1,144 +1,144 @@
 """The 3D decoders and the multi-scale fusion rendering (MFusionRen) that joins them.
 
-All decoders are one: at every scale the features of the views and of the main decoder are channel groups
-of one tensor, (view, ..., view, main), and grouped convolutions decode them. Fusion replaces each view's feature by the
-average of the views, so the convolutions that follow it all read the same input and are one ordinary convolution.
+All decoders are one: at every scale the features of the views and of the main decoder are channel groups of one tensor,
+(view, ..., view, main), and grouped convolutions decode them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .lifting import Linker, add_thin_, thicken
-from .norm import norm_relu
-
-
-class LinkViews(nn.Module):
-    """Join each view's decoder feature with its linked encoder feature: conv of both, norm, ReLU ("compress").
-
-    The conv is linear, so it is done as the sum of its halves; the linker's half is done thin.
-
-    Args:
-        encoder_channels: channels of the encoder feature.
-        channels: channels of a view's decoder feature, of its linker and of its result.
-        axes: depth axis (of the tensor) of each view.
-    """
-
-    def __init__(self, encoder_channels: int, channels: int, axes: Sequence[int]) -> None:
-        super().__init__()
-        views = len(axes)
-        self.linkers = nn.ModuleList(Linker(encoder_channels, channels, axis) for axis in axes)
-        self.decoder_half = nn.Conv3d(views * channels, views * channels, 3, padding=1, groups=views, bias=False)
-        self.linker_halves = nn.ModuleList(nn.Conv3d(channels, channels, 3, padding=1, bias=False) for _ in axes)
-
-    def forward(self, x: Tensor, features: list[Tensor]) -> Tensor:
-        """``(B, views * channels, S, S, S)`` and views of ``(B, encoder_channels, S, S)`` to the shape of the first."""
-        x = self.decoder_half(x)
-        channels = x.shape[1] // len(features)
-        for view, (linker, conv) in enumerate(zip(self.linkers, self.linker_halves, strict=True)):
-            link = conv(thicken(linker(features[view]), linker.axis, min(x.shape[-1], 5)))
-            add_thin_(x.narrow(1, view * channels, channels), link, linker.axis)
-        return norm_relu(x)
-
-
-class Decode(nn.Module):
-    """The convolutions of one scale, for all decoders at once: 3x3x3 conv, 3x3x3 conv, up-sampling block.
-
-    Norm and ReLU follow each. With fusion every view reads the average, and the main decoder the concatenation of
-    average and main (as a sum of two convolutions). Without, there is no main decoder, and every view reads its own.
-
-    Args:
-        channels: channels of one decoder.
-        out_channels: its channels at the next scale.
-        views: number of views.
-        fusion: with fusion.
-    """
-
-    def __init__(self, channels: int, out_channels: int, views: int, fusion: bool) -> None:
-        super().__init__()
-        decoders = views + fusion
-        inputs, groups = (1, 1) if fusion else (views, views)
-        self.first = nn.Conv3d(inputs * channels, decoders * channels, 3, padding=1, groups=groups, bias=False)
-        self.main = nn.Conv3d(channels, channels, 3, padding=1, bias=False) if fusion else None
-        self.second = nn.Conv3d(decoders * channels, decoders * channels, 3, padding=1, groups=decoders, bias=False)
-        self.up = Up(decoders * channels, decoders * out_channels, decoders)
-
-    def forward(self, x: Tensor, main: Tensor | None) -> Tensor:
-        """Average and main (or the views' features and None), at S, to all decoders' features at 2S."""
-        x = self.first(x)
-        if self.main is not None and main is not None:
-            main = self.main(main)
-            x.narrow(1, x.shape[1] - main.shape[1], main.shape[1]).add_(main)
-        return self.up(norm_relu(self.second(norm_relu(x))))
-
-
-class Up(nn.Module):
-    """Up-sampling block: 3x3x3 transposed conv of stride 2, norm, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
-        super().__init__()
-        self.conv = nn.ConvTranspose3d(
-            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, groups=groups, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, S, S, S)`` to ``(B, out_channels, 2S, 2S, 2S)``."""
-        return norm_relu(self.conv(x))
-
-
-class Head(nn.Module):
-    """Rendering head: 1x1x1 conv of the concatenation of average and main, as the sum of its halves, LeakyReLU 0.01."""
-
-    def __init__(self, channels: int, main: bool) -> None:
-        super().__init__()
-        self.average = nn.Conv3d(channels, 1, 1)
-        self.main = nn.Conv3d(channels, 1, 1, bias=False) if main else None
-        self.act = nn.LeakyReLU(0.01)
-
-    def forward(self, average: Tensor, main: Tensor | None) -> Tensor:
-        """``(B, channels, S, S, S)`` of each to ``(B, 1, S, S, S)``."""
-        x = self.average(average)
-        if self.main is not None and main is not None:
-            x = x + self.main(main)
-        return self.act(x)
+from .lifting import Linker, add_thin_
+from .slabs import convolve_, norm_relu_, slab_rows, streams
 
 
 class Scale(nn.Module):
-    """One scale of all decoders: link, fuse, render, decode.
+    """One scale of all decoders: up-sample, link, fuse, render, convolve; norm and ReLU after every convolution.
+
+    - Up-sample: transposed 3x3x3 conv of stride 2.
+    - Link: each view's feature and its linker's, concatenated, through a 3x3x3 conv that halves the channels.
+    - Fuse: the average of the views' features replaces them.
+    - Render: 1x1x1 conv of average and main to one channel, LeakyReLU 0.01.
+    - Convolve (not at the finest scale): two 3x3x3 convs. The first reads, for a view, the average; for the main
+      decoder, the concatenation of average and main.
+
+    A conv of a concatenation is computed as the sum of the convs of its parts. ``link`` holds the views' halves of the
+    link conv and, as its last group, the half of the main decoder's first conv that reads main.
 
     Args:
-        encoder_channels: channels of the encoder feature at this scale.
+        in_channels: channels of one decoder at the next coarser scale.
         channels: channels of one decoder.
-        out_channels: its channels at the next scale; None at the finest, where nothing follows.
-        axes: depth axis of each view.
-        fusion: with fusion.
+        encoder_channels: channels of the encoder feature at this scale.
+        axes: depth axis (of the tensor) of each view.
+        fusion: without, there is no main decoder, no view reads another, and only the finest scale renders.
+        coarsest: the decoders read the average of the bases.
+        finest: nothing follows the rendering.
     """
 
     def __init__(
-        self, encoder_channels: int, channels: int, out_channels: int | None, axes: Sequence[int], fusion: bool
+        self,
+        in_channels: int,
+        channels: int,
+        encoder_channels: int,
+        axes: Sequence[int],
+        fusion: bool,
+        coarsest: bool,
+        finest: bool,
     ) -> None:
         super().__init__()
-        self.views = len(axes)
         self.channels = channels
+        self.views = len(axes)
         self.fusion = fusion
-        self.link = LinkViews(encoder_channels, channels, axes)
-        self.head = Head(channels, fusion) if fusion or out_channels is None else None
-        self.decode = None if out_channels is None else Decode(channels, out_channels, len(axes), fusion)
+        self.finest = finest
+        self.axes = list(axes)
+        self.decoders = self.views + fusion
+        groups = 1 if coarsest and fusion else self.decoders
+        self.up = nn.ConvTranspose3d(
+            groups * in_channels, self.decoders * channels, 3, 2, 1, output_padding=1, groups=groups, bias=False
+        )
+        self.linkers = nn.ModuleList(Linker(encoder_channels, channels, axis) for axis in axes)
+        self.link = _conv(channels, groups=self.views if finest else self.decoders)
+        self.render_average = nn.Conv3d(channels, 1, 1) if fusion or finest else None
+        self.render_main = nn.Conv3d(channels, 1, 1, bias=False) if fusion else None
+        self.first = None if finest else _conv(channels, groups=self.decoders)
+        self.second = None if finest else _conv(channels, groups=self.decoders)
 
     def forward(self, x: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Decoder features at S and, per view, the encoder feature at S, to features at 2S and the rendering at S."""
-        views = self.link(x.narrow(1, 0, self.views * self.channels), features)
-        main = x.narrow(1, self.views * self.channels, self.channels) if self.fusion else None
+        """One scale.
+
+        Args:
+            x: all decoders' features at S/2, ``(B, decoders * in_channels, S/2, S/2, S/2)``.
+            features: each view's encoder feature ``(B, encoder_channels, S, S)``.
+
+        Returns:
+            All decoders' features at S, and the rendering ``(B, 1, S, S, S)`` (None where none is made).
+        """
+        links = [linker(features[view]) for view, linker in enumerate(self.linkers)]
+        if self.finest and streams():
+            return x, self._stream(x, links)
+        x = norm_relu_(self.up(x))
+        channels, own = self.channels, self.views * self.channels
         rendered: Tensor | None = None
-        if self.head is not None:
+        if self.render_main is not None:
+            rendered = self.render_main(x.narrow(1, own, channels))
+        if self.finest:
+            x = x.narrow(1, 0, own)
+        x = convolve_(x, self.link.weight, self.link.groups)
+        views = x.narrow(1, 0, own)
+        for view, link in enumerate(links):
+            add_thin_(views.narrow(1, view * channels, channels), link, self.axes[view])
+        views = norm_relu_(views)
+        if self.render_average is not None:
             average = mean_of_views(views, self.views)
-            rendered = self.head(average, main)
-            views = average if self.fusion else views
-        if self.decode is not None:
-            views = self.decode(views, main)
-        return views, rendered
+            of_average = self.render_average(average)
+            rendered = of_average if rendered is None else rendered + of_average
+            rendered = F.leaky_relu(rendered, 0.01)
+            if self.fusion:
+                views = average.repeat(1, self.decoders, 1, 1, 1)
+        if self.first is not None and self.second is not None:
+            decoded = convolve_(views, self.first.weight, self.decoders)
+            if self.fusion:
+                decoded.narrow(1, own, channels).add_(x.narrow(1, own, channels))
+            x = norm_relu_(convolve_(norm_relu_(decoded), self.second.weight, self.decoders))
+        return x, rendered
+
+    def _stream(self, x: Tensor, links: list[Tensor]) -> Tensor:
+        """The finest scale's rendering with one full-size feature in memory at a time, worked on in place."""
+        in_channels = x.shape[1] // self.decoders
+        size = 2 * x.shape[2]
+        rendered = torch.zeros(x.shape[0], 1, size, size, size, dtype=x.dtype, device=x.device)
+        for decoder in range(self.decoders):
+            feature = x.narrow(1, decoder * in_channels, in_channels).contiguous(memory_format=torch.channels_last_3d)
+            weight = self.up.weight.narrow(0, decoder * in_channels, in_channels)
+            feature = norm_relu_(F.conv_transpose3d(feature, weight, stride=2, padding=1, output_padding=1))
+            if decoder < self.views:
+                feature = convolve_(feature, self.link.weight.narrow(0, decoder * self.channels, self.channels), 1)
+                add_thin_(feature, links[decoder], self.axes[decoder])
+                feature = norm_relu_(feature)
+                if self.render_average is not None:
+                    _render(feature, self.render_average.weight / self.views, rendered)
+            elif self.render_main is not None:
+                _render(feature, self.render_main.weight, rendered)
+        if self.render_average is not None:
+            bias = self.render_average.bias
+            assert bias is not None
+            rendered += bias
+        return F.leaky_relu(rendered, 0.01, inplace=True)
+
+
+def _render(x: Tensor, weight: Tensor, rendered: Tensor) -> None:
+    """Add the 1x1x1 convolution of ``x`` to ``rendered``."""
+    rows = slab_rows(x)
+    for start in range(0, x.shape[2], rows):
+        rendered[:, :, start : start + rows] += F.conv3d(x[:, :, start : start + rows], weight)
+
+
+def _conv(channels: int, groups: int) -> nn.Conv3d:
+    return nn.Conv3d(groups * channels, groups * channels, 3, padding=1, groups=groups, bias=False)
 
 
 def mean_of_views(x: Tensor, views: int) -> Tensor:

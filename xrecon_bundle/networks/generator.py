@@ -11,7 +11,7 @@ from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from .encoder import DenseEncoder
-from .fusion import Scale, Up, mean_of_views
+from .fusion import Scale, mean_of_views
 from .lifting import Base
 
 VIEWS = ("pa", "lateral")
@@ -84,20 +84,17 @@ class XReconGenerator(nn.Module):
         self.views = len(views)
         self.input_channels = [VIEWS.index(view) for view in views]
         axes = tuple(DEPTH_AXIS[view] for view in views)
-        coarsest, *channels = decoder_channels
-        decoders = len(views) + fusion
         size = spatial_size // 32
 
         self.encoders = nn.ModuleList(
             DenseEncoder(stem_channels, tuple(stage_layers), growth_rate, bottleneck) for _ in views
         )
         *skip_channels, pooled = self.encoders[0].channels
-        self.bases = nn.ModuleList(Base(pooled, coarsest, size, base_grid or size, dropout) for _ in views)
-        groups = 1 if fusion else decoders
-        self.up = Up(groups * coarsest, decoders * channels[0], groups)
+        self.bases = nn.ModuleList(Base(pooled, decoder_channels[0], size, base_grid or size, dropout) for _ in views)
+        scales = zip(decoder_channels, decoder_channels[1:], reversed(skip_channels), strict=False)
         self.scales = nn.ModuleList(
-            Scale(skip, count, finer, axes, fusion)
-            for skip, count, finer in zip(reversed(skip_channels), channels, [*channels[1:], None], strict=True)
+            Scale(coarser, channels, skip, axes, fusion, index == 0, index == len(skip_channels) - 1)
+            for index, (coarser, channels, skip) in enumerate(scales)
         )
         self.act = nn.LeakyReLU(0.01)
         self.apply(normal_init)
@@ -112,7 +109,8 @@ class XReconGenerator(nn.Module):
             bases.append(base(encoded.pop()))
             features.append(encoded)
         x = torch.cat(bases, dim=1)
-        x = self.up(mean_of_views(x, self.views) if self.fusion else x)
+        if self.fusion:
+            x = mean_of_views(x, self.views)
         volume: Tensor | None = None
         for scale in self.scales:
             skips = [of_view.pop() for of_view in features]

@@ -2,8 +2,8 @@
 
 A linker convolves a volume that is the same in every slice along the view's depth. With zero padding its result differs
 only in the first and the last slice, and after a second convolution only in the two outermost at each end. So such
-volumes are kept *thin*: three or five slices along depth, of which the middle one stands for all the interior. This is
-exact.
+volumes are kept *thin*, as three or five images, of which the middle one stands for all the interior, and a 3D
+convolution of them is a 2D one with sums of its kernel's slices. This is exact.
 """
 
 from __future__ import annotations
@@ -44,59 +44,75 @@ class Base(nn.Module):
 
 
 class Linker(nn.Module):
-    """Lift a 2D feature along the view's depth: 1x1 conv, norm, ReLU, repeat, 3x3x3 conv, norm, ReLU.
+    """Lift a 2D feature along the view's depth and take it halfway through the conv that joins it to the decoder.
+
+    Published: 1x1 conv, norm, ReLU, repeat along depth, 3x3x3 conv, norm, ReLU; then, concatenated behind the decoder's
+    feature, a 3x3x3 conv ("compress"), which is linear: this computes the linker's share of its result.
 
     Args:
         in_channels: channels of the feature.
-        out_channels: channels of the volume.
+        channels: channels of the volume.
         axis: tensor axis of the depth: 3 (y) for the PA view, 2 (x) for the lateral.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, axis: int) -> None:
+    def __init__(self, in_channels: int, channels: int, axis: int) -> None:
         super().__init__()
         self.axis = axis
-        self.compress = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.conv = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.reduce = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.lift = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
+        self.compress = nn.Conv3d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, in_channels, S, S)`` to a thin ``(B, out_channels, S, S, S)``: first, interior and last slice."""
+        """``(B, in_channels, S, S)`` to the slices of a thin ``(B, slices, channels, S, S)``, see :func:`add_thin_`."""
         depth = x.shape[-1]
-        x = norm_relu(self.compress(x)).unsqueeze(self.axis)
-        x = self.conv(torch.cat([x, x, x], dim=self.axis))
-        return thin_norm_relu(x, self.axis, depth)
+        x = norm_relu(self.reduce(x))
+        before, at, after = self.lift.weight.unbind(self.axis)
+        # A slice of the result reads the same image through the kernels of the slices before, at and after it.
+        kernels = [at + after, before + at + after, before + at]
+        x = F.conv2d(x, torch.cat(kernels), padding=1).unflatten(1, (3, -1))
+        first, inner, last = thin_norm_relu(x, depth).unbind(1)
+        before, at, after = self.compress.weight.unbind(self.axis)
+        none = torch.zeros_like(at)
+        # From the images (first, inner, last) to the slices 0, 1, inner, depth - 2 and depth - 1.
+        kernels = [
+            torch.cat([at, after, none], dim=1),
+            torch.cat([before, at + after, none], dim=1),
+            torch.cat([none, before + at + after, none], dim=1),
+            torch.cat([none, before + at, after], dim=1),
+            torch.cat([none, before, at], dim=1),
+        ]
+        if depth == 4:
+            kernels.pop(2)
+        x = torch.cat([first, inner, last], dim=1)
+        return F.conv2d(x, torch.cat(kernels), padding=1).unflatten(1, (len(kernels), -1))
 
 
-def thin_norm_relu(thin: Tensor, axis: int, size: int) -> Tensor:
-    """ReLU of the instance norm that the thin volume of three slices would have with ``size`` slices."""
+def thin_norm_relu(thin: Tensor, depth: int) -> Tensor:
+    """ReLU of the instance norm of ``(B, 3, C, U, V)``, its middle slice counted ``depth`` - 2 times."""
     x = thin.to(torch.promote_types(thin.dtype, torch.float32))
-    mean = _thin_mean(x, axis, size)
-    x = x - mean
-    x = x * torch.rsqrt(_thin_mean(x * x, axis, size) + 1e-5)
+    x = x - _thin_mean(x, depth)
+    x = x * torch.rsqrt(_thin_mean(x * x, depth) + 1e-5)
     return F.relu(x).to(thin.dtype)
 
 
-def _thin_mean(thin: Tensor, axis: int, size: int) -> Tensor:
-    """Mean over the space of the thin volume of three slices, of which the middle one counts ``size`` - 2 times."""
-    slices = thin.mean([dim for dim in (2, 3, 4) if dim != axis], keepdim=True)
-    outer = slices.narrow(axis, 0, 1) + slices.narrow(axis, 2, 1)
-    return (outer + (size - 2) * slices.narrow(axis, 1, 1)) / size
-
-
-def thicken(thin: Tensor, axis: int, size: int) -> Tensor:
-    """Repeat the middle slice of a thin volume until it has ``size`` slices along ``axis``."""
-    edge = thin.shape[axis] // 2
-    middle = thin.narrow(axis, edge, 1)
-    parts = [thin.narrow(axis, 0, edge)] + [middle] * (size - 2 * edge) + [thin.narrow(axis, edge + 1, edge)]
-    return torch.cat(parts, dim=axis)
+def _thin_mean(thin: Tensor, depth: int) -> Tensor:
+    slices = thin.mean((3, 4), keepdim=True)
+    first, inner, last = slices[:, :1], slices[:, 1:2], slices[:, 2:]
+    return (first + (depth - 2) * inner + last) / depth
 
 
 def add_thin_(volume: Tensor, thin: Tensor, axis: int) -> None:
-    """Add a thin volume of three or five slices, or one of as many as ``volume`` has, to ``volume`` in place."""
-    size, slices = volume.shape[axis], thin.shape[axis]
-    if size == slices:
-        volume.add_(thin)
-        return
-    edge = slices // 2
-    volume.narrow(axis, 0, edge).add_(thin.narrow(axis, 0, edge))
-    volume.narrow(axis, edge, size - 2 * edge).add_(thin.narrow(axis, edge, 1))
-    volume.narrow(axis, size - edge, edge).add_(thin.narrow(axis, edge + 1, edge))
+    """Add slices to a volume in place along ``axis``: the outermost two at each end, the middle one to all between.
+
+    Args:
+        volume: ``(B, C, X, Y, Z)``.
+        thin: ``(B, 5, C, U, V)``, or ``(B, 4, C, U, V)`` where the volume has just four slices.
+        axis: 2 or 3.
+    """
+    slices, depth = thin.shape[1], volume.shape[axis]
+    for index in range(slices):
+        if index == 2 and slices == 5:
+            target = volume.narrow(axis, 2, depth - 4)
+        else:
+            target = volume.narrow(axis, index if index < 2 else index - slices + depth, 1)
+        target.add_(thin[:, index].unsqueeze(axis))

@@ -1,8 +1,8 @@
 """Bring the authors' released generator checkpoint into :class:`~xrecon_bundle.networks.XReconGenerator`.
 
-The release orders a volume as (z, y, x), the PA image as (z, x) and the lateral as (z, y), and lets a branch run with its depth
-first; we run everything in (x, y, z). Transposing the kernels once makes the networks equal. (A reversed axis is another matter:
-flip the data, not the weights, since a stride-2 convolution does not commute with a flip.)
+The release orders a volume as (z, y, x), the PA image as (z, x) and the lateral as (z, y), and a branch has its depth
+first; we run everything in (x, y, z). Transposing the kernels once makes the networks equal. (A reversed axis is
+another matter: flip the data, not the weights, since a stride-2 convolution does not commute with a flip.)
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ DECODER_CHANNELS = {4: 256, 3: 128, 2: 64, 1: 32, 0: 16, -1: 16}
 GROWTH, BOTTLENECK = 32, 128
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
+# A transposed conv's weight has its inputs first. Here alone all decoders read one input, and join along the outputs.
+SHARED_UP = "scales.0.up.weight"
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -33,7 +36,8 @@ def read_published(path: str | Path, spatial_size: int) -> dict[str, Tensor]:
     Only tensors and plain containers are unpickled (``weights_only``), so an untrusted file cannot run code.
 
     Raises:
-        InputError: no such file, no checkpoint of this network, or one of another size; names the first entry that differs.
+        InputError: no such file, no checkpoint of this network, or one of another size; names the first entry that
+            differs.
     """
     path = Path(path)
     try:
@@ -76,7 +80,7 @@ def convert_published(checkpoint_path: str | Path, spatial_size: int) -> dict[st
 def convert_state(state: dict[str, Tensor], spatial_size: int) -> dict[str, Tensor]:
     """As :func:`convert_published`, from the released state dict itself."""
     return {
-        name: torch.cat([reorder(state[source]) for source, reorder in parts], dim=int(name == "up.conv.weight")).contiguous()
+        name: torch.cat([reorder(state[source]) for source, reorder in parts], int(name == SHARED_UP)).contiguous()
         for name, parts in _sources(spatial_size).items()
     }
 
@@ -157,7 +161,7 @@ def _is_dead(name: str) -> bool:
 
 
 def _sources(spatial_size: int) -> dict[str, list[tuple[str, Callable[[Tensor], Tensor]]]]:
-    """For each of our parameters, the released ones that it joins along its first axis, and what is done to each before."""
+    """For each of our parameters: the released ones that it joins, and how each is reordered before."""
     sources: dict[str, list[tuple[str, Callable[[Tensor], Tensor]]]] = {}
     size = spatial_size // 32
 
@@ -197,30 +201,28 @@ def _sources(spatial_size: int) -> dict[str, list[tuple[str, Callable[[Tensor], 
             sources[f"bases.{view}.linear.{kind}"] = [(f"{branch}.base_link.0.{kind}", volume(axes))]
 
     decoders = [*((f"{branch}.", axes) for branch, axes in BRANCHES), ("", MAIN_AXES)]
-    # A transposed conv's weight has its inputs first: where all decoders read the same input, join along the outputs.
-    sources["up.conv.weight"] = [
-        (f"{prefix}decoder_layer4.0.block.block.0.weight", solid(axes)) for prefix, axes in decoders
-    ]
     for index, scale in enumerate((3, 2, 1, 0, -1)):
         ours = f"scales.{index}"
         first, second = slice(DECODER_CHANNELS[scale]), slice(DECODER_CHANNELS[scale], None)
+        up = "decoder_layer4.0" if scale == 3 else f"decoder_layer{scale + 1}.6"
+        sources[f"{ours}.up.weight"] = [
+            (f"{prefix}{up}.block.block.0.weight", solid(axes)) for prefix, axes in decoders
+        ]
+        sources[f"{ours}.link.weight"] = []
         for view, (branch, axes) in enumerate(BRANCHES):
             linker = f"{branch}.linker_layer{scale + 1}.0"
             compress = f"{branch}.decoder_compress_layer{scale}.0.weight"
-            sources[f"{ours}.link.linkers.{view}.compress.weight"] = [(f"{linker}.compress_block.0.weight", keep)]
-            sources[f"{ours}.link.linkers.{view}.conv.weight"] = [(f"{linker}.conv_block.0.weight", solid(axes))]
-            sources.setdefault(f"{ours}.link.decoder_half.weight", []).append((compress, solid(axes, first)))
-            sources[f"{ours}.link.linker_halves.{view}.weight"] = [(compress, solid(axes, second))]
-        sources[f"{ours}.head.average.weight"] = [(f"tohu_layer{scale}.0.weight", solid(MAIN_AXES, first))]
-        sources[f"{ours}.head.average.bias"] = [(f"tohu_layer{scale}.0.bias", keep)]
-        sources[f"{ours}.head.main.weight"] = [(f"tohu_layer{scale}.0.weight", solid(MAIN_AXES, second))]
+            sources[f"{ours}.linkers.{view}.reduce.weight"] = [(f"{linker}.compress_block.0.weight", flat)]
+            sources[f"{ours}.linkers.{view}.lift.weight"] = [(f"{linker}.conv_block.0.weight", solid(axes))]
+            sources[f"{ours}.linkers.{view}.compress.weight"] = [(compress, solid(axes, second))]
+            sources[f"{ours}.link.weight"].append((compress, solid(axes, first)))
+        sources[f"{ours}.render_average.weight"] = [(f"tohu_layer{scale}.0.weight", solid(MAIN_AXES, first))]
+        sources[f"{ours}.render_average.bias"] = [(f"tohu_layer{scale}.0.bias", keep)]
+        sources[f"{ours}.render_main.weight"] = [(f"tohu_layer{scale}.0.weight", solid(MAIN_AXES, second))]
         if scale >= 0:
-            # Of the main decoder's first conv, the half that reads the average joins the views' convs, which read it too.
+            # The main decoder's first conv reads the average, as the views' first convs do, and main, as link does.
             joined = [(f"{prefix}decoder_layer{scale}", axes) for prefix, axes in decoders]
-            sources[f"{ours}.decode.first.weight"] = [(f"{name}.0.weight", solid(axes, first)) for name, axes in joined]
-            sources[f"{ours}.decode.main.weight"] = [(f"decoder_layer{scale}.0.weight", solid(MAIN_AXES, second))]
-            sources[f"{ours}.decode.second.weight"] = [(f"{name}.3.weight", solid(axes)) for name, axes in joined]
-            sources[f"{ours}.decode.up.conv.weight"] = [
-                (f"{name}.6.block.block.0.weight", solid(axes)) for name, axes in joined
-            ]
+            sources[f"{ours}.first.weight"] = [(f"{name}.0.weight", solid(axes, first)) for name, axes in joined]
+            sources[f"{ours}.link.weight"].append((f"decoder_layer{scale}.0.weight", solid(MAIN_AXES, second)))
+            sources[f"{ours}.second.weight"] = [(f"{name}.3.weight", solid(axes)) for name, axes in joined]
     return sources
