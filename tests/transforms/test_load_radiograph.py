@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -317,9 +318,9 @@ BROKEN = [
     ("picture.tif", picture(IMAGE), "convert it to PNG"),
     ("cut.png", truncated(picture(IMAGE)), "picture cannot be read"),
     ("cut.jpg", truncated(picture(IMAGE.astype(np.uint8))), "picture cannot be read"),
-    ("cut.dcm", truncated(dicom()), "DICOM image cannot be read"),
+    ("cut.dcm", truncated(dicom()), "DICOM file cannot be read"),
     ("cut.nii.gz", truncated(nifti(FLOAT)), "NIfTI file cannot be read"),
-    ("window.dcm", dicom(WindowCenter=100, WindowWidth=0), "DICOM image cannot be read"),
+    ("window.dcm", dicom(WindowCenter=100, WindowWidth=0), "DICOM file cannot be read"),
     ("report.dcm", without_pixels, "without an image"),
     ("cine.dcm", dicom(np.concatenate([IMAGE, IMAGE]), NumberOfFrames=2, Rows=64), "has 2 frames"),
     ("colour.png", picture(COLOUR), "colour"),
@@ -334,6 +335,7 @@ BROKEN = [
     ("ct.nii.gz", nifti(np.zeros((32, 32, 32), np.float32)), r"shape \(32, 32, 32\)"),
     ("line.nii.gz", nifti(FLOAT[0]), r"shape \(64,\)"),
     ("metres.dcm", dicom(ImagerPixelSpacing=[2e-4, 2e-4]), "set field_of_view_mm"),
+    ("needle.dcm", dicom(ImagerPixelSpacing=[5, 1e-9]), "set field_of_view_mm"),
 ]
 
 
@@ -344,6 +346,28 @@ def test_what_is_no_radiograph_is_refused_by_name(name, write, message, tmp_path
         load_radiograph(tmp_path / name, "pa", 64)
     assert name in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["DICOM with window", "own PNG", "grey JPEG", "own NIfTI", "NIfTI with other axes"])
+def test_damaged_bytes_end_in_a_picture_or_a_refusal(name, views, tmp_path):
+    case = FORMATS[name]
+    path = tmp_path / f"pa{case.suffix}"
+    case.write(path, views[0], "pa")
+    good = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        damaged = good.copy()
+        places = rng.integers(0, min(len(good), 900), rng.integers(1, 8))
+        damaged[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(damaged.tobytes())
+        try:
+            image = load_radiograph(path, "pa", 32, **case.arguments)
+            assert torch.isfinite(image).all()
+        except InputError:
+            refused += 1
+    assert refused > 0
 
 
 ORIENTED_LATERAL = view_affine("lateral", 64)

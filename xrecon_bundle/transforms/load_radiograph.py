@@ -187,11 +187,11 @@ def _prepare(
         spacing = np.full(2, frame.detector_size_mm() / max(grey.shape))
     else:
         grey = blank_outside(grey, inside)
-    field = max(grey.shape * spacing)
-    if not PLAUSIBLE_FIELD_MM[0] <= field <= PLAUSIBLE_FIELD_MM[1]:
+    field = grey.shape * spacing
+    if not np.all((field >= PLAUSIBLE_FIELD_MM[0]) & (field <= PLAUSIBLE_FIELD_MM[1])):
         raise InputError(
-            f"{path}: {field:.0f} mm is no size of a chest radiograph; set field_of_view_mm to the length of the "
-            "image's longer side on the detector"
+            f"{path}: {field[0]:.3g} x {field[1]:.3g} mm is no size of a chest radiograph; set field_of_view_mm to the "
+            "length of the image's longer side on the detector"
         )
     return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id)
 

@@ -122,6 +122,16 @@ def _read_dicom(path: Path, view: View, accept_any_view: bool) -> Radiograph:
         raise InputError(f"{path} is not a DICOM, PNG, JPEG or NIfTI file; convert it to PNG or take the original")
     if "PixelData" not in dataset:
         raise InputError(f"{path} is a DICOM file without an image; give the radiograph itself")
+    try:
+        return _convert_dicom(path, dataset, view, accept_any_view)
+    except InputError:
+        raise
+    except Exception as error:  # tags are parsed when they are asked for, and decoders raise about anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: the DICOM file cannot be read ({reason}); export it again, uncompressed") from error
+
+
+def _convert_dicom(path: Path, dataset: pydicom.Dataset, view: View, accept_any_view: bool) -> Radiograph:
     if not accept_any_view:
         _refuse_wrong_tags(path, dataset, view)
     grey = _dicom_grey(path, dataset).T
@@ -199,14 +209,10 @@ def _dicom_grey(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     photometric = dataset.get("PhotometricInterpretation", "MONOCHROME2")
     if photometric == "PALETTE COLOR":
         raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original")
-    try:
-        stored = _decode(path, dataset)
-        grey = stored if stored.ndim == 3 else _apply_luts(stored, dataset)
-    except Exception as error:  # decoders raise about anything on damaged files
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: the DICOM image cannot be read ({reason}); export it again, uncompressed") from error
+    stored = _decode(path, dataset)
     if stored.ndim == 3:
         return _grey_of_colour(path, stored)
+    grey = _apply_luts(stored, dataset)
     if photometric == "MONOCHROME1":
         grey = grey.max() - grey
     if dataset.get("PixelPaddingValue") is not None:
