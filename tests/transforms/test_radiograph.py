@@ -74,7 +74,6 @@ def test_the_pair_is_differentiable_in_the_ct_and_in_the_poses(chest):
     hu, poses = chest.clone().requires_grad_(), torch.zeros(2, 6, requires_grad=True)
     simulate_radiographs(hu, 48, poses)[:, :24].sum().backward()
     assert hu.grad[0, 16, 32, 32] > 0  # seen in the half that was summed
-    assert hu.grad[0, 0, 0, 0] == 0  # air clipped at no attenuation
     assert (poses.grad[:, 3:5].abs().amax(1) > 0).all()
 
 
