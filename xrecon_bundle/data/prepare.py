@@ -112,7 +112,8 @@ def prepare(
         if reason is None and outcome["record"]["files"][CT] in seen:  # a copy, or the same CT in another format
             reason = f"the same CT as {seen[outcome['record']['files'][CT]]}"
         if reason is not None:
-            excluded.append({"source": source.path, "reason": reason.replace(f"{root}/", "")})
+            reason = reason.removeprefix(f"{root / source.path}: ").replace(f"{root}/", "")
+            excluded.append({"source": source.path, "reason": reason})
             _remove_case(output / source.name)
             continue
         seen[outcome["record"]["files"][CT]] = source.path
@@ -200,7 +201,7 @@ def _prepare_one(source: Source, root: Path, output: Path, spatial_size: int) ->
     except InputError as error:
         return {"reason": str(error)}
     except Exception as error:  # a case must not stop the others
-        return {"reason": f"{source.path}: unexpected {type(error).__name__}: {error}"}
+        return {"reason": f"unexpected {type(error).__name__}: {error}"}
     finally:
         torch.set_num_threads(threads)
 
