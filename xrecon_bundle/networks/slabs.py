@@ -38,8 +38,8 @@ def norm_relu_(x: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     for sample in x.split(1):
         slabs = sample.split(slab_rows(sample), dim=2)
-        mean = torch.empty(len(slabs), x.shape[1], dtype=dtype, device=x.device)
-        variance = torch.empty_like(mean)
+        mean = torch.zeros(len(slabs), x.shape[1], dtype=dtype, device=x.device)
+        variance = torch.zeros_like(mean)
         for index, slab in enumerate(slabs):
             F.batch_norm(slab, mean[index], variance[index], training=True, momentum=1.0)
         # Slabs are equally large, so their moments simply average; batch norm keeps the unbiased variance.
