@@ -8,6 +8,7 @@ patient. A pneumothorax is made by the very code that inserts one into a real CT
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -47,7 +48,7 @@ class ThoraxLabel(IntEnum):
 
 @dataclass(frozen=True)
 class SyntheticThorax:
-    """One patient and one scan. Lengths in mm, angles in degrees, densities in HU; 1 is the average where no unit is given."""
+    """One patient and one scan. Lengths in mm, angles in degrees, densities in HU; else 1 is the average."""
 
     seed: int
     female: bool
@@ -98,6 +99,7 @@ class SyntheticThorax:
             "pulmonary": lambda: (rng.uniform(250, 500), rng.uniform(90, 300)),
             "venous": lambda: (rng.uniform(110, 190),) * 2,
         }[phase]()
+        right_dome = rng.uniform(20, 35)
         return cls(
             seed=seed,
             female=female,
@@ -112,8 +114,8 @@ class SyntheticThorax:
             breast=float(rng.uniform(0.15, 0.6) + 0.4 * obesity) if female else 0.0,
             heart=float(np.clip(rng.normal(0.97 + 0.06 * old, 0.075), 0.8, 1.25)),
             heart_tilt=rng.uniform(18, 42),
-            right_dome=rng.uniform(18, 34),
-            left_dome=rng.uniform(10, 24),
+            right_dome=right_dome,
+            left_dome=right_dome - rng.uniform(5, 17),
             aorta=rng.normal(0.95 + 0.15 * old, 0.07),
             aorta_unfolding=float(np.clip(old + rng.normal(0, 0.2), 0, 1.2)),
             rib_slope=rng.uniform(0.8, 1.1),
@@ -137,7 +139,7 @@ class SyntheticThorax:
 
 @dataclass(frozen=True)
 class ThoraxCase:
-    """A synthetic CT: ``ct`` int16 HU and ``labels`` uint8 (:class:`ThoraxLabel`), both ``(S, S, S)`` in the chest frame."""
+    """A synthetic CT: ``ct`` int16 HU, ``labels`` uint8 (:class:`ThoraxLabel`), ``(S, S, S)`` in the chest frame."""
 
     ct: np.ndarray
     labels: np.ndarray
@@ -186,8 +188,8 @@ def synthesize_thorax(
             hu, lungs, (step,) * 3, pneumothorax.side, pneumothorax.occupancy, seed=thorax.seed
         )
         labels = np.where(segmentation > 0, segmentation, np.where(lungs > 0, ThoraxLabel.FAT, labels))
-    hu = _scan(hu, skin, thorax, spatial_size, np.random.default_rng([thorax.seed, 2, spatial_size]))
-    return ThoraxCase(hu, labels.astype(np.uint8), thorax)
+    hu, labels = _scan(hu, labels, skin, thorax, np.random.default_rng([thorax.seed, 2, spatial_size]))
+    return ThoraxCase(hu, labels, thorax)
 
 
 def _lung_points(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray]:
@@ -356,7 +358,14 @@ def _paint_bones(canvas: Canvas, thorax: SyntheticThorax, rng: np.random.Generat
     def bone(distance: np.ndarray, box: tuple[slice, ...], thickness: float = 1.4) -> None:
         canvas.paint_bone(distance, cortex, marrow, thickness, ThoraxLabel.BONE, box)
 
+    def shaft_of_humerus(distance: np.ndarray, box: tuple[slice, ...]) -> None:
+        bone(distance, box, 3.5)
+
     calcified = rng.uniform(70, 320)
+
+    def cartilage_of_rib(distance: np.ndarray, box: tuple[slice, ...]) -> None:
+        canvas.paint(distance, calcified, ThoraxLabel.CARTILAGE, box)
+
     lines = anatomy.ribs(thorax)
     mirror = np.array([-1.0, 1.0, 1.0])
     for bony, cartilage in lines:
@@ -365,8 +374,7 @@ def _paint_bones(canvas: Canvas, thorax: SyntheticThorax, rng: np.random.Generat
             _paint_chain(canvas, line, radii, (1.0, 1.0, 0.6), bone)
         for line in (cartilage, cartilage * mirror):
             if len(line) > 1:
-                paint = lambda d, box: canvas.paint(d, calcified, ThoraxLabel.CARTILAGE, box)  # noqa: E731
-                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), paint)
+                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), cartilage_of_rib)
     sternum = anatomy.sternum_line(thorax)
     _paint_chain(canvas, sternum, np.array([5.4, 5.0, 4.4, 4.4, 3.4]), (0.32, 1.0, 1.0), bone)
     for side in (1.0, -1.0):
@@ -377,35 +385,19 @@ def _paint_bones(canvas: Canvas, thorax: SyntheticThorax, rng: np.random.Generat
         bone(triangle(canvas.at(box), corners) - 2.0, box, 1.2)
         _paint_chain(canvas, spine, np.array([3.0, 4.5, 5.5]), (1.0, 1.0, 1.0), bone)
         _paint_chain(canvas, np.stack([corners[1], glenoid * flip]), np.array([3.5, 5.0]), (1.0, 1.0, 1.0), bone)
-        head, shaft = (
-            (np.array([-26, 0, -8.0]), np.array([-30, -14, -90.0]))
-            if thorax.arms_up
-            else (np.array([-26, 0, 2.0]), np.array([-52, 14, 120.0]))
-        )
-        middle = (glenoid + head) * flip
+        middle = (glenoid + np.array([-26, 0, -8 if thorax.arms_up else 2])) * flip
         box = canvas.box(middle, middle, 32.0)
         bone(ellipsoid(canvas.at(box), middle, (22, 22, 22)), box, 1.6)
-        _paint_chain(
-            canvas,
-            np.stack([middle, (glenoid + shaft) * flip]),
-            np.array([12.0, 10.0]),
-            (1.0, 1.0, 1.0),
-            lambda d, box: bone(d, box, 3.5),
-        )
-        lift = -14.0 if thorax.arms_up else 0.0
-        medial = anatomy.sternum_line(thorax)[0] + [-18, -1, -6]
-        clavicle = np.stack(
-            [
-                medial,
-                medial + [-32, 8, -13 + 0.4 * lift],
-                medial + [-62, 28, -16 + 0.7 * lift],
-                medial + [-96, 52, -14 + lift],
-            ]
-        )
+        if thorax.arms_up:  # arms beside the trunk are taken away at ingest
+            shaft = np.stack([middle, (glenoid + np.array([-30, -14, -90])) * flip])
+            _paint_chain(canvas, shaft, np.array([12.0, 10.0]), (1.0, 1.0, 1.0), shaft_of_humerus)
+        clavicle = anatomy.clavicle_line(thorax)
         _paint_chain(canvas, clavicle * flip, np.array([7.0, 5.2, 5.0, 6.0]), (1.0, 1.0, 1.0), bone)
 
 
-def _paint_chain(canvas: Canvas, line: np.ndarray, radii: np.ndarray, scale: tuple, paint) -> None:  # noqa: ANN001
+def _paint_chain(
+    canvas: Canvas, line: np.ndarray, radii: np.ndarray, scale: tuple[float, float, float], paint: Callable
+) -> None:
     """Paint a bent rod. Long ones go in pieces, each in its own small box."""
     pieces = max(1, (len(line) - 1) // 3)
     for part in np.array_split(np.arange(len(line) - 1), pieces):
@@ -486,7 +478,7 @@ def _paint_lungs(
         front = (1 - thorax.depth) * 20
         hilum = np.array([sign * 42.0, 14.0 + front, -10.0])
         arteries = grow_tree(rng, hilum, leaves[:2048], 0.5 * thorax.vessels)
-        veins = grow_tree(rng, hilum + [-sign * 4, -12, 12], leaves[2048:], 0.52 * thorax.vessels)
+        veins = grow_tree(rng, hilum + np.array([-sign * 4, -12, 12]), leaves[2048:], 0.52 * thorax.vessels)
         wide = arteries.radii > 1.6
         bronchi = Tree(arteries.starts[wide], arteries.ends[wide], arteries.radii[wide])
         beside = np.array([sign * 1.0, 3.5, 0.0])
@@ -513,19 +505,19 @@ def _paint_airways(canvas: Canvas, thorax: SyntheticThorax) -> None:
 
 
 def _scan(
-    hu: np.ndarray, skin: np.ndarray, thorax: SyntheticThorax, spatial_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Noise of the scanner, the ends of the scanned range and the reconstructed circle; int16 HU."""
-    step = frame.voxel_size(spatial_size)
+    hu: np.ndarray, labels: np.ndarray, skin: np.ndarray, thorax: SyntheticThorax, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blur and noise of the scanner, the ends of the scanned range and the reconstructed circle."""
+    size = len(hu)
+    step = frame.voxel_size(size)
     hu = ndimage.gaussian_filter(hu, 0.42)  # the point spread of a voxel, as ingest gives a real CT
     # Noise averages out in larger voxels; it is correlated over about a voxel by the reconstruction kernel.
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.6)
-    hu = hu + noise * np.float32(thorax.noise * min(1.0, (1.6 / step)) / max(float(noise.std()), 1e-6))
-    axis = (np.arange(spatial_size) - (spatial_size - 1) / 2) * step
-    reach = 122 * thorax.scale[2]
-    z = axis - thorax.centre[2]
-    outside = (z < -reach - thorax.scan_top) | (z > reach + thorax.scan_bottom)
-    hu[:, :, outside] = frame.AIR_HU
-    hu[skin > 5.0] = frame.AIR_HU  # as ingest takes everything around the patient away
-    hu[axis[:, None] ** 2 + axis[None, :] ** 2 > thorax.scan_radius**2] = frame.AIR_HU
-    return np.rint(np.clip(hu, frame.AIR_HU, 3071)).astype(np.int16)
+    hu = hu + noise * np.float32(thorax.noise * min(1.0, 1.6 / step) / noise.std())
+    axis = (np.arange(size) - (size - 1) / 2) * step
+    lungs = axis[((labels > 0) & (labels <= ThoraxLabel.LEFT_AIR)).any(axis=(0, 1))]
+    outside = skin > 5.0  # ingest takes everything around the patient away
+    outside[:, :, (axis < lungs[0] - thorax.scan_top) | (axis > lungs[-1] + thorax.scan_bottom)] = True
+    outside[np.hypot(axis[:, None], axis) > thorax.scan_radius] = True
+    hu = np.where(outside, frame.AIR_HU, np.rint(np.clip(hu, frame.AIR_HU, 3071))).astype(np.int16)
+    return hu, np.where(outside, ThoraxLabel.BACKGROUND, labels).astype(np.uint8)

@@ -64,7 +64,7 @@ def cage(points: Points, thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarra
 
 
 def wall_point(angle: np.ndarray, z: np.ndarray, outside: float, thorax: SyntheticThorax) -> np.ndarray:
-    """Points ``(N, 3)`` on the right side of the rib cage, ``outside`` mm beyond it, ``angle`` degrees from the back."""
+    """Points ``(N, 3)`` on the right side of the rib cage, ``outside`` mm beyond it; ``angle`` is 0 at the back."""
     half_width, middle, front, behind = cage_section(z, thorax)
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
     depth = np.where(cosine > 0, behind, front)
@@ -82,9 +82,10 @@ def diaphragm_z(x: np.ndarray, y: np.ndarray, thorax: SyntheticThorax) -> np.nda
     square = (np.abs(x) / 119) ** 2 + ((y - middle) / depth) ** 2
     margin = 68 + 58 * np.clip((y + 85) / 95, 0, 1)
     centre = 54 - 26 * thorax.expiration
-    surface = centre + (margin - centre) * np.minimum(square, 1.3) ** 3
-    right = thorax.right_dome * np.exp(-(((x + 60) / 50) ** 4) - ((y + 2) / 64) ** 2)
-    left = thorax.left_dome * np.exp(-(((x - 60) / 48) ** 4) - ((y - 2) / 64) ** 2)
+    square = np.minimum(square, 1.3)
+    surface = centre + (margin - centre) * square * square * square
+    right = thorax.right_dome * np.exp(-((((x + 60) / 50) ** 2) ** 2) - ((y + 2) / 64) ** 2)
+    left = thorax.left_dome * np.exp(-((((x - 60) / 48) ** 2) ** 2) - ((y - 2) / 64) ** 2)
     return (surface - right - left).astype(np.float32)
 
 
@@ -115,7 +116,7 @@ def heart_place(thorax: SyntheticThorax, point: Sequence[float]) -> np.ndarray:
     """A place in the average heart, moved with this one's size and with the diaphragm it lies on."""
     anchor = np.array([-4.0, -5.0, -18.0])
     place = anchor + (np.asarray(point, dtype=float) - anchor) * thorax.heart
-    return place + [0.0, (1 - thorax.depth) * 55, -14 * thorax.expiration]
+    return place + np.array([0.0, (1 - thorax.depth) * 55, -14 * thorax.expiration])
 
 
 def heart_axes(thorax: SyntheticThorax) -> np.ndarray:
@@ -253,8 +254,16 @@ def sternum_line(thorax: SyntheticThorax) -> np.ndarray:
     return np.stack([x, sternum_y(z, thorax), z], axis=-1)
 
 
+def clavicle_line(thorax: SyntheticThorax) -> np.ndarray:
+    """Middle line of the right clavicle ``(4, 3)``, from the sternum to the shoulder, which raised arms lift."""
+    line = sternum_line(thorax)[0] + np.array([[-18, -1, -6], [-50, 7, -19], [-80, 27, -22], [-114, 51, -20]])
+    if thorax.arms_up:
+        line[:, 2] += (0.0, -5.6, -9.8, -14.0)
+    return line
+
+
 def ribs(thorax: SyntheticThorax) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Twelve right ribs from the spine forwards, each with its cartilage: two lines ``(N, 3)`` (the second may be empty)."""
+    """Twelve right ribs from the spine forwards and their cartilages, as lines ``(N, 3)``; a cartilage may be empty."""
     lines = []
     slope = thorax.rib_slope
     for number in range(12):
@@ -283,7 +292,7 @@ def ribs(thorax: SyntheticThorax) -> list[tuple[np.ndarray, np.ndarray]]:
             cartilage = wall_point(angle, z, 5.5, thorax)
             cartilage = cartilage * (1 - step**4) + target * step**4
         elif number < 10:
-            cartilage = np.concatenate([bony[-1:], bony[-1:] + [[16, -14, -8]], bony[-1:] + [[30, -22, -20]]])
+            cartilage = bony[-1] + np.array([[0, 0, 0], [16, -14, -8], [30, -22, -20]])
         lines.append((bony, cartilage))
     return lines
 
@@ -296,9 +305,10 @@ def body(points: Points, thorax: SyntheticThorax, inner: np.ndarray) -> tuple[np
     behind = np.clip((y - 10) / 70, 0, 1)
     upper = np.clip((20 - z) / 100, 0, 1)
     chest = np.exp(-(((side - 60) / 40) ** 2) - ((z + 60) / 45) ** 2) * np.clip((-20 - y) / 30, 0, 1)
-    back = np.exp(-((side / 52) ** 4)) * behind
-    armpit = lateral**4 * np.exp(-(((z + 80) / 70) ** 2))
-    muscle = 9 + 10 * back + thorax.muscle * (11 * chest + 11 * back + (22 if thorax.arms_up else 14) * armpit + 4 * upper * behind)
+    back = np.exp(-(((side / 52) ** 2) ** 2)) * behind
+    armpit = (lateral * lateral) ** 2 * np.exp(-(((z + 80) / 70) ** 2))
+    armpit *= 22 if thorax.arms_up else 14
+    muscle = 9 + 10 * back + thorax.muscle * (11 * chest + 11 * back + armpit + 4 * upper * behind)
     fat = thorax.fat * (
         1 + 0.5 * behind + 0.25 * np.clip(z / 120, -0.5, 1.0) + 0.7 * lateral * np.clip((60 - z) / 120, 0, 1)
     )
@@ -311,11 +321,11 @@ def body(points: Points, thorax: SyntheticThorax, inner: np.ndarray) -> tuple[np
     mirrored = (-side, y, z)
     shoulder = tube(mirrored, *arm)
     muscles = smooth_min(muscles, shoulder, 28.0)
-    skin = smooth_min(
-        smooth_min(smooth_max(inner - muscle - fat, (top - fat - z) * 0.9, 30.0), neck - 0.5 * fat, 30.0),
-        shoulder - 0.6 * fat - 3,
-        40.0,
-    )
+    collar = tube(mirrored, clavicle_line(thorax), np.full(4, 10.0))
+    muscles = smooth_min(muscles, collar, 24.0)
+    trunk = smooth_max(inner - muscle - fat, (top - fat - z) * 0.9, 30.0)
+    skin = smooth_min(smooth_min(trunk, neck - 0.5 * fat, 30.0), shoulder - 0.6 * fat - 3, 40.0)
+    skin = smooth_min(skin, collar - 0.5 * fat - 4, 30.0)
     if thorax.breast > 0:
         hang = thorax.breast
         centre = breast_centre(thorax)
@@ -340,9 +350,10 @@ def arm_lines(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scapula(thorax: SyntheticThorax) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Right shoulder blade: corners of its plate ``(3, 3)``, its spine's line, and clavicle and humerus follow it."""
+    """Right shoulder blade: corners of its plate ``(3, 3)``, line of its spine ``(3, 3)``, and the joint's place."""
     turn = 1.0 if thorax.arms_up else 0.0
     wall = wall_point(np.array([33.0 + 4 * turn, 52.0 + 10 * turn]), np.array([-98.0, 2.0]), 15.0, thorax)
     glenoid = np.array([-122.0 - 6 * turn, 26.0, -112.0 - 12 * turn])
-    spine = np.array([wall[0] * 0.75 + wall[1] * 0.25 + [0, 8, 0], glenoid + [4, 26, -10], glenoid + [-12, 4, -20]])
+    spine = np.array([0.75 * wall[0] + 0.25 * wall[1], glenoid, glenoid])
+    spine += np.array([[0, 8, 0], [4, 26, -10], [-12, 4, -20]])
     return np.stack([wall[0], wall[1], glenoid]), spine, glenoid

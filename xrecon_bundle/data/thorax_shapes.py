@@ -48,7 +48,15 @@ class Canvas:
         if label is not None:
             self.labels[box][share > 0.5] = label
 
-    def paint_bone(self, distance: np.ndarray, cortex: float, marrow: float, thickness: float, label: int, box) -> None:  # noqa: ANN001
+    def paint_bone(
+        self,
+        distance: np.ndarray,
+        cortex: float,
+        marrow: float,
+        thickness: float,
+        label: int,
+        box: tuple[slice, ...],
+    ) -> None:
         """Cortical shell of ``thickness`` mm around spongy bone, as one blend: right at any resolution."""
         outer, inner = self.cover(distance), self.cover(distance + thickness)
         mean = np.where(outer > 0, (outer * cortex + inner * (marrow - cortex)) / np.maximum(outer, 1e-6), cortex)

@@ -10,7 +10,7 @@ Arrays are ``(X, Y, Z)`` in the chest frame's orientation (LPI: x to the left, y
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -372,7 +372,7 @@ def _sample(array: np.ndarray, index: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(array, index.T, order=1, mode="nearest")
 
 
-def _bisect(function, wanted: float, low: float, high: float, rounds: int = 26) -> float:  # noqa: ANN001
+def _bisect(function: Callable[[float], float], wanted: float, low: float, high: float, rounds: int = 26) -> float:
     """Argument at which the rising ``function`` reaches ``wanted``; an end where it does not."""
     for _ in range(rounds):
         middle = 0.5 * (low + high)
