@@ -44,10 +44,10 @@ def norm_relu_(x: Tensor) -> Tensor:
             F.batch_norm(slab, mean[index], variance[index], training=True, momentum=1.0)
         # Slabs are equally large, so their moments simply average; batch norm keeps the unbiased variance.
         count = slabs[0].numel() // x.shape[1]
-        variance = variance.mean(0) * ((count - 1) / count) + mean.var(0, correction=0)
-        mean = mean.mean(0)
+        centre = mean.mean(0)
+        variance = variance.mean(0) * ((count - 1) / count) + (mean - centre).square().mean(0)
         for slab in slabs:
-            slab.copy_(F.relu(F.batch_norm(slab, mean, variance, training=False), inplace=True))
+            slab.copy_(F.relu(F.batch_norm(slab, centre, variance, training=False), inplace=True))
     return x
 
 
