@@ -10,7 +10,8 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 WALL_HU = -400.0  # half-way between aerated lung and soft tissue
-LUNG_HU = (-960.0, -500.0)  # aerated parenchyma, smoothed
+TIGHT_HU = -600.0
+LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
 CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
 LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
@@ -106,26 +107,33 @@ def _continue_airway(hu: np.ndarray, air: np.ndarray, above: np.ndarray, pixel: 
 def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Islands of air that hold lung, or lie at its height beside or before it: not bowel gas, not air in the gullet."""
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    labels, count = ndimage.label(air)
-    if count == 0:
-        return air
+    # The diaphragm and the stomach's wall can be thinner than a voxel: take apart what hangs together by mixed voxels.
+    labels, count = ndimage.label(ndimage.binary_opening(air & (hu < TIGHT_HU)))
+    small = np.bincount(labels.ravel(), minlength=count + 1) * voxel_ml < LEAST_PART_ML
+    labels[small[labels]] = 0
+    if not labels.any():
+        return np.zeros_like(air)
+    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+    labels = np.where(air, labels[tuple(nearest)], 0)
     index = np.arange(1, count + 1)
     smooth = ndimage.gaussian_filter(hu, 2.0 / spacing)
-    parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air)
+    parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air, iterations=2)
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
     lungs = np.isin(labels, index[(lung > 0.3 * sizes) & (sizes > 100.0)])
     if not lungs.any():
         lungs = labels == index[np.argmax(sizes)]
-    # Bowel gas lies below lung: above most of its columns there is lung and below them there is none.
-    seen_from_below = np.cumsum(lungs, axis=2) > 0
+    # Between bowel gas and the chest wall there is lung, above it or beside it; free air lies on the wall itself.
+    middle = int(np.mean(np.flatnonzero(lungs.any(axis=(1, 2)))[[0, -1]]))
+    covered = np.cumsum(lungs, axis=2) > 0
+    covered[:middle] |= np.cumsum(lungs[:middle], axis=0) > 0
+    covered[middle:] |= np.cumsum(lungs[: middle - 1 : -1], axis=0)[::-1] > 0
     heights = np.flatnonzero(lungs.any(axis=(0, 1)))
     kept = []
     for part in index[sizes > LEAST_PART_ML]:
         mask = labels == part
         level = ndimage.center_of_mass(mask)[2]
-        under_lung = np.count_nonzero(mask & seen_from_below & ~lungs) / np.count_nonzero(mask)
-        if lungs[mask].any() or (heights[0] <= level <= heights[-1] and under_lung < 0.5):
+        if lungs[mask].any() or (heights[0] <= level <= heights[-1] and covered[mask].mean() < 0.5):
             kept.append(part)
     return np.isin(labels, kept)
 

@@ -45,7 +45,7 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     core = cavity & (density < sure)
     low = cavity & (density < likely)
     low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= edge
-    pockets = _complete(low, cavity, spacing, RIM * edge)
+    pockets = _complete(low, cavity, spacing, max(RIM * edge, 1.1 * max(spacing)))
     voxel = float(np.prod(spacing))
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         if part is None:

@@ -1,0 +1,193 @@
+"""The study of PTX-Seg: tables of what it finds in CTs whose truth is known. `python scripts/benchmark.py ptxseg`."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable
+
+import nibabel
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from xrecon_bundle.data.lidc import fetch_lidc
+from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.frame import AXCODES, voxel_size
+from xrecon_bundle.metrics import dice_score, pearson
+from xrecon_bundle.segmentation import PTXSeg
+from xrecon_bundle.segmentation.labels import SIDES
+from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
+
+OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
+LOBES = {1: (12, 13, 14), 2: (10, 11)}  # TotalSegmentator's lobes of the right and the left lung
+STUDIES = ("lidc", "inserted", "cohort", "mimics")
+
+
+def run(study: str = "all", cohort: int = 40, cohort_size: int = 128) -> None:
+    """Print the tables.
+
+    Args:
+        study: lidc (lungs, false pneumothorax, time, memory), inserted (pneumothorax put into the LIDC CT), cohort
+            (synthetic), mimics (bullae and emphysema), or all.
+        cohort: number of synthetic cases.
+        cohort_size: their voxels along each edge.
+    """
+    for name in STUDIES if study == "all" else [study]:
+        {"lidc": _lidc, "inserted": _inserted, "mimics": _mimics, "cohort": lambda: _cohort(cohort, cohort_size)}[
+            name
+        ]()
+
+
+def load_lidc() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The LIDC CT in HU and TotalSegmentator's lungs (1 right, 2 left), LPI, and the voxel size in mm."""
+    chest = nibabel.orientations.axcodes2ornt(AXCODES)
+    images = []
+    for path in fetch_lidc(".cache"):
+        image = nibabel.load(path)
+        stored = nibabel.io_orientation(image.affine)
+        images.append(image.as_reoriented(nibabel.orientations.ornt_transform(stored, chest)))
+    hu, labels = (np.asarray(image.dataobj) for image in images)
+    lungs = np.select([np.isin(labels, lobes) for lobes in LOBES.values()], list(LOBES)).astype(np.uint8)
+    return np.clip(hu, -1024, 3071).astype(np.float32), lungs, np.array(images[0].header.get_zooms()[:3], dtype=float)
+
+
+def _lidc() -> None:
+    hu, lungs, spacing = load_lidc()
+    print(f"\nLIDC CT, {hu.shape}, {spacing} mm")
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        labels = PTXSeg()(hu, spacing)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"time {min(seconds):.1f} s (best of 2), peak memory of the process {peak:.2f} GiB")
+    for side, (lung, air) in SIDES.items():
+        cavity = (labels == lung) | (labels == air)
+        dice, volume = dice_score(labels == lung, lungs == lung), cavity.sum() * np.prod(spacing) / 1000
+        print(f"{side:>6}: lung Dice {dice:.4f}, false pneumothorax {_occupancy(labels, side):.2%}, {volume:.0f} mL")
+
+
+def _inserted() -> None:
+    hu, lungs, spacing = load_lidc()
+    print(
+        "\nPneumothorax inserted into the LIDC CT: Dice of the air-accumulated region, occupancy found - true (points)"
+    )
+    print(f"{'side':>6} {'true':>6} | " + " | ".join(f"{name:>14}" for name in _GRIDS))
+    for side in SIDES:
+        for occupancy in OCCUPANCIES:
+            ct, truth = insert_pneumothorax(hu, lungs, spacing, side, occupancy, seed=int(100 * occupancy))
+            cells = []
+            for step, blur in _GRIDS.values():
+                volume, labels, size = _regrid(ct, truth, spacing, step, blur)
+                found = PTXSeg()(volume, size)
+                air = SIDES[side][1]
+                error = 100 * (_occupancy(found, side) - _occupancy(labels, side))
+                cells.append(f"{dice_score(found == air, labels == air):.3f} {error:+6.1f}")
+            print(f"{side:>6} {occupancy:6.0%} | " + " | ".join(f"{cell:>14}" for cell in cells), flush=True)
+
+
+# name: voxel edge in mm (None: as it is), Gaussian blur sigma in mm
+_GRIDS = {
+    "native": (None, 0.0),
+    "native blurred": (None, 2.0),
+    "128": (voxel_size(128), 0.0),
+    "128 blurred": (voxel_size(128), 4.0),
+    "64": (voxel_size(64), 0.0),
+}
+
+
+def _cohort(cases: int, size: int) -> None:
+    print(f"\nSynthetic cohort of {cases} at {size}^3, every fourth healthy")
+    spacing, rows = (voxel_size(size),) * 3, []
+    for seed in range(cases):
+        rng = np.random.default_rng([seed, 7])
+        side = ("right", "left")[seed % 2]
+        inserted = None if seed % 4 == 3 else Pneumothorax(side, float(rng.uniform(0.03, 0.75)))
+        case = synthesize_thorax(seed, size, inserted)
+        found, truth = PTXSeg()(case.ct.astype(np.float32), spacing), case.segmentation
+        air = [np.count_nonzero(labels > 2) * np.prod(spacing) / 1000 for labels in (truth, found)]
+        occupancy = [_occupancy(labels, side) for labels in (truth, found)]
+        rows.append([*air, *occupancy, dice_score(found > 2, truth > 2)])
+        volumes = f"{air[0]:6.0f} mL, found {air[1]:6.0f}"
+        shares = f"occupancy {occupancy[0]:.3f}, found {occupancy[1]:.3f}"
+        print(f"{seed:3d} {side:>5}: {volumes}; {shares}; Dice {rows[-1][-1]:.3f}", flush=True)
+    table = np.array(rows)
+    for name, first in (("volume", 0), ("occupancy", 2)):
+        r = pearson(table[:, first], table[:, first + 1])
+        print(f"{name}: r = {r.value:.4f} (95 % CI {r.low:.4f} to {r.high:.4f})")
+
+
+def _mimics() -> None:
+    hu, lungs, spacing = load_lidc()
+    print("\nLIDC CT with what is not a pneumothorax: occupancy found, right and left")
+    for name, ct in _mimic_cases(hu, lungs > 0, spacing):
+        for grid in ("native", "128", "64"):
+            volume, _, size = _regrid(ct, lungs, spacing, *_GRIDS[grid])
+            labels = PTXSeg()(volume, size)
+            print(
+                f"{name:>28} {grid:>7}: {_occupancy(labels, 'right'):.2%} {_occupancy(labels, 'left'):.2%}", flush=True
+            )
+
+
+def _mimic_cases(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
+    for number, radius in ((14, 30.0), (6, 50.0)):
+        yield f"{number} bullae to {radius:.0f} mm radius", add_bullae(hu, lungs, spacing, number, radius)
+    for severity in (0.3, 0.6, 0.9):
+        yield f"emphysema {severity}", add_emphysema(hu, lungs, spacing, severity)
+
+
+def add_bullae(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, number: int, radius: float) -> np.ndarray:
+    """Thin-walled balls of air in the lung, many of them on the pleura."""
+    rng = np.random.default_rng(number)
+    depth = ndimage.distance_transform_edt(lungs, sampling=spacing)
+    result, inside = hu.copy(), np.zeros(hu.shape, bool)
+    grid = np.ogrid[tuple(map(slice, hu.shape))]
+    for _ in range(number):
+        size = rng.uniform(6.0, radius)
+        voxels = np.argwhere(np.abs(depth - min(size * rng.choice([0.3, 0.7, 1.2]), 35.0)) < 3.0)
+        centre = voxels[rng.integers(len(voxels))]
+        distance = np.sqrt(sum(((axis - at) * step) ** 2 for axis, at, step in zip(grid, centre, spacing, strict=True)))
+        result[(distance < size + 0.8) & lungs & ~inside] = -700.0
+        inside |= (distance < size) & lungs
+    result[inside] = -995.0 + rng.normal(0, 25, np.count_nonzero(inside))
+    rim = ndimage.binary_dilation(inside, iterations=2)
+    return np.where(rim, ndimage.gaussian_filter(result, 0.6 / spacing), result)
+
+
+def add_emphysema(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, severity: float) -> np.ndarray:
+    """Patches without parenchyma, most in the upper lobes, vessels kept; ``severity`` 0 to 1."""
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.normal(size=hu.shape).astype(np.float32), 4.0 / spacing)
+    height = np.linspace(1, -1, hu.shape[2], dtype=np.float32)
+    patches = (noise / noise.std() + 0.8 * height > 1.5 - 2 * severity) & lungs
+    share = ndimage.gaussian_filter(patches.astype(np.float32), 1.0 / spacing) * lungs
+    empty = np.where(hu > -750, hu, 0.15 * hu - 0.85 * 985)
+    return hu * (1 - share) + empty * share
+
+
+def _occupancy(labels: np.ndarray, side: str) -> float:
+    lung, air = (np.count_nonzero(labels == label) for label in SIDES[side])
+    return air / max(1, air + lung)
+
+
+def _regrid(
+    hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, step: float | None, blur: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CT, labels and voxel size after a blur and resampling to voxels of ``step`` mm."""
+    sigma = blur if step is None else np.hypot(blur, np.where(spacing < step, 0.5 * step, 0.0))
+    smooth = ndimage.gaussian_filter(hu, sigma / spacing)
+    if step is None:
+        return smooth, labels, spacing
+    size = [round(length * edge / step) for length, edge in zip(hu.shape, spacing, strict=True)]
+
+    def resample(volume: np.ndarray) -> np.ndarray:
+        return F.interpolate(torch.from_numpy(volume.astype(np.float32))[None, None], size, mode="trilinear")[
+            0, 0
+        ].numpy()
+
+    shares = np.stack(
+        [resample(ndimage.gaussian_filter((labels == k).astype(np.float32), 0.3 * step / spacing)) for k in range(5)]
+    )
+    return resample(smooth), shares.argmax(axis=0).astype(np.uint8), spacing * hu.shape / size

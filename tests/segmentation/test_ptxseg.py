@@ -1,0 +1,125 @@
+"""PTX-Seg on chests whose truth is known: an analytic phantom and the LIDC CT."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from tests.segmentation.conftest import SHAPE, SPACING, make_chest
+from xrecon_bundle.files import InputError
+from xrecon_bundle.metrics import dice_score
+from xrecon_bundle.segmentation import PTXSeg, PTXSegd
+from xrecon_bundle.segmentation.grid import WorkingGrid
+
+
+def _occupancy(labels: np.ndarray, side: int) -> float:
+    return np.count_nonzero(labels == side + 2) / max(1, np.count_nonzero(np.isin(labels, (side, side + 2))))
+
+
+def test_healthy_lungs_are_told_apart_and_hold_no_free_air(healthy):
+    labels = PTXSeg()(healthy.hu, healthy.spacing)
+    assert labels.dtype == np.uint8
+    assert dice_score(labels == 1, healthy.labels == 1) > 0.96
+    assert dice_score(labels == 2, healthy.labels == 2) > 0.96
+    assert np.count_nonzero(labels > 2) == 0
+    assert labels[57, 40, 8] == 0, "the trachea is no lung"
+    assert labels[80, 36, 74] == 0, "nor is the stomach's gas"
+
+
+@pytest.mark.parametrize(("side", "label"), [("right", 1), ("left", 2)])
+@pytest.mark.parametrize("depth", [20.0, 60.0])
+def test_free_air_is_found_on_its_own_side(side, label, depth):
+    chest = make_chest(air=side, depth=depth)
+    labels = PTXSeg()(chest.hu, chest.spacing)
+    assert dice_score(labels == label + 2, chest.labels == label + 2) > 0.85
+    assert _occupancy(labels, label) == pytest.approx(_occupancy(chest.labels, label), abs=0.03)
+    assert not (labels == 5 - label).any(), "nothing on the other side"
+
+
+def test_a_bulla_in_the_lung_is_no_pneumothorax():
+    chest = make_chest(bulla=22.0)
+    assert not (PTXSeg()(chest.hu, chest.spacing) > 2).any()
+
+
+def test_free_air_survives_the_blur_of_a_reconstruction():
+    chest = make_chest(air="right", depth=40.0, blur_mm=4.0, noise=3.0)
+    labels = PTXSeg()(chest.hu, chest.spacing)
+    assert dice_score(labels == 3, chest.labels == 3) > 0.8
+
+
+def test_a_mirrored_chest_gives_mirrored_labels(collapsed):
+    mirrored = PTXSeg()(collapsed.hu[::-1], collapsed.spacing)[::-1]
+    swapped = np.array([0, 2, 1, 4, 3], np.uint8)[mirrored]
+    labels = PTXSeg()(collapsed.hu, collapsed.spacing)
+    assert np.mean(swapped != labels) < 0.002
+
+
+def test_the_same_ct_gives_the_same_labels(collapsed):
+    np.testing.assert_array_equal(PTXSeg()(collapsed.hu, SPACING), PTXSeg()(collapsed.hu.copy(), SPACING))
+
+
+@pytest.mark.parametrize("hu", [np.full((40, 40, 40), -1000.0), np.full((40, 40, 40), 40.0)], ids=["air", "tissue"])
+def test_where_there_is_no_lung_there_is_no_label(hu):
+    assert not PTXSeg()(hu, (5.6, 5.6, 5.6)).any()
+
+
+def test_lidc_lungs_agree_with_totalsegmentator(lidc):
+    """At half the resolution in plane, for time's sake; the full study is ``scripts/benchmark.py ptxseg``."""
+    chest = nibabel.orientations.axcodes2ornt("LPI")
+    images = [nibabel.load(path) for path in lidc]
+    hu, labels = (
+        np.asarray(
+            i.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(i.affine), chest)).dataobj
+        )
+        for i in images
+    )
+    hu, labels = hu[::2, ::2], labels[::2, ::2]
+    found = PTXSeg()(hu, (1.40625, 1.40625, 2.5))
+    assert dice_score(found == 1, np.isin(labels, (12, 13, 14))) > 0.95
+    assert dice_score(found == 2, np.isin(labels, (10, 11))) > 0.95
+    assert max(_occupancy(found, 1), _occupancy(found, 2)) < 0.01
+
+
+def test_dictionary_transform_keeps_the_scans_own_orientation(collapsed):
+    expected = PTXSeg()(collapsed.hu, SPACING)
+    affine = np.diag([-SPACING[0], -SPACING[1], -SPACING[2], 1.0])  # LPI
+    ct = MetaTensor(torch.from_numpy(collapsed.hu)[None], affine=torch.from_numpy(affine))
+    turned = ct.flip(3).permute(0, 3, 1, 2)  # stored as S, L, P
+    turned.affine = torch.tensor(
+        [
+            [0, -SPACING[0], 0, 0],
+            [0, 0, -SPACING[1], 0],
+            [SPACING[2], 0, 0, -SPACING[2] * (SHAPE[2] - 1)],
+            [0, 0, 0, 1],
+        ],
+        dtype=torch.float64,
+    )
+    result = PTXSegd("ct")({"ct": turned})["segmentation"]
+    assert result.shape == turned.shape
+    np.testing.assert_array_equal(result[0].permute(1, 2, 0).flip(2).numpy(), expected)
+    np.testing.assert_allclose(result.affine.numpy(), turned.affine.numpy())
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "weights", "message"),
+    [("unet", None, "classical, sam, lungmask"), ("sam", None, "local folder"), ("lungmask", "/nowhere.pth", "R231")],
+)
+def test_unknown_segmenters_and_missing_weights_are_refused(segmenter, weights, message):
+    with pytest.raises(InputError, match=message):
+        PTXSeg(segmenter, weights)
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 0.7, 2.5), (0.5, 0.5, 0.5), (5.6, 5.6, 5.6), (2.8, 1.0, 7.0)])
+def test_the_working_grid_gives_back_what_it_was_given(spacing):
+    """Whole blocks and parts: a smooth volume and a large region survive the way there and back."""
+    labels = np.zeros((23, 26, 17), np.uint8)
+    labels[4:12, 4:20, 4:12], labels[12:20, 4:20, 4:12] = 1, 2
+    grid = WorkingGrid(labels.shape, spacing, 1.3)
+    working = np.rint(grid.to_working(labels == 2) * 2).astype(np.uint8)
+    back = grid.labels_to_scan(np.where(working == 2, 2, 0).astype(np.uint8))
+    assert back.shape == labels.shape
+    assert dice_score(back == 2, labels == 2) > 0.9
+    assert not (back == 1).any()
