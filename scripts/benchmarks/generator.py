@@ -1,6 +1,6 @@
 """Time and memory of the generator against a straightforward implementation of the published forward pass.
 
-``python scripts/benchmarks/generator.py`` measures each in a process of its own, so that a peak is its own.
+``python scripts/benchmarks/generator.py run`` measures each in a process of its own, so that a peak is its own.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def run(
 
     Args:
         sizes: of inference.
-        training_sizes: of one training step; the baseline needs 22 GB at 160.
+        training_sizes: of one training step.
         threads: PyTorch's threads.
     """
     rows = []

@@ -56,7 +56,8 @@ def test_output_and_gradients_are_equal_in_double_precision(baseline):
     image.requires_grad_()
     loss_weights = torch.randn(1, 1, size, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     parameters = dict(generator.named_parameters())
-    *ours, image_gradient = torch.autograd.grad((generator(image) * loss_weights).sum(), [*parameters.values(), image])
+    volume = generator(image)
+    *ours, image_gradient = torch.autograd.grad((volume * loss_weights).sum(), [*parameters.values(), image])
     for weight in weights.values():
         weight.requires_grad_()
     expected_volume = published(image)

@@ -16,8 +16,11 @@ SLAB_BYTES = 26_000_000
 
 
 def streams() -> bool:
-    """Whether volumes are worked on in place: without gradients, and not while a graph is recorded."""
-    recording = False
+    """Whether volumes are worked on in place: without gradients, in eager mode.
+
+    Not in TorchScript: its optimiser drops a batch norm whose result is not used, though it would have kept statistics.
+    """
+    recording = True
     if not torch.jit.is_scripting():
         recording = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return not (recording or torch.is_grad_enabled())
