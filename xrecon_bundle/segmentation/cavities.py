@@ -30,7 +30,7 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         return cavities
     sides = _split_sides(hu, parts, spacing)
     for side in (1, 2):
-        one = _fill(sides == side, hu, spacing)
+        one = _fill(sides == side, spacing)
         cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
     return cavities
 
@@ -114,7 +114,9 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     if not labels.any():
         return np.zeros_like(air)
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
-    labels = np.where(air, labels[tuple(nearest)], 0)
+    islands, _ = ndimage.label(air)
+    reached = air & np.isin(islands, np.unique(islands[(labels > 0) & air]))
+    labels = np.where(reached, labels[tuple(nearest)], 0)
     index = np.arange(1, count + 1)
     smooth = ndimage.gaussian_filter(hu, 2.0 / spacing)
     parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air, iterations=2)
@@ -158,8 +160,8 @@ def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.n
     return sides
 
 
-def _fill(cavity: np.ndarray, hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """The cavity with vessels, fissures and compressed lung: closed, and grown through what is lighter than fat."""
+def _fill(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The cavity with its vessels, fissures and collapsed parts: closed."""
     if not cavity.any():
         return cavity
     box = ndimage.find_objects(cavity.astype(np.uint8))[0]
