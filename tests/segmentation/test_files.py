@@ -11,7 +11,8 @@ from PIL import Image
 
 from tests.segmentation.conftest import SPACING
 from xrecon_bundle.files import InputError, write_nifti
-from xrecon_bundle.segmentation import PTXSeg, segment_file
+from xrecon_bundle.segmentation import PTXSeg
+from xrecon_bundle.segmentation.files import segment_file
 
 
 def test_label_map_statistics_and_picture(tmp_path, collapsed):
