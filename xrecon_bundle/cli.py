@@ -137,7 +137,7 @@ def segment(ct: str, output: str, segmenter: str = "classical", weights: str | N
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
     """
-    from .segmentation import segment_file
+    from .segmentation.files import segment_file
 
     print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
 

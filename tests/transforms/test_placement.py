@@ -46,4 +46,5 @@ def test_a_marker_is_saved_at_its_place_in_the_patient(tmp_path: Path) -> None:
     voxel = np.argwhere(image.get_fdata() > 500)[0]
     position = image.affine[:3, :3] @ voxel + image.affine[:3, 3]
     left, anterior, superior = position - CENTRE
-    assert left < 0 < anterior and superior > 0  # RAS+: the left is negative x
+    assert left < 0 < anterior
+    assert superior > 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .files import segment_file
 from .measures import measure_pneumothorax
 from .ptxseg import PTXSeg, PTXSegd, Segmenter
 
-__all__ = ["PTXSeg", "PTXSegd", "Segmenter", "measure_pneumothorax", "segment_file"]
+__all__ = ["PTXSeg", "PTXSegd", "Segmenter", "measure_pneumothorax"]

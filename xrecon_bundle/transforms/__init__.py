@@ -3,6 +3,7 @@
 from .ct import StandardizeChestCTd, standardize_ct
 from .load_radiograph import LoadRadiographPaird, load_radiograph, load_radiograph_pair
 from .placement import PlaceInPatientd
+from .pneumothorax import InsertPneumothoraxd, Pneumothorax, RandInsertPneumothoraxd, insert_pneumothorax
 from .radiograph import (
     RadiographToUnitd,
     RandSimulateRadiographsd,
@@ -12,12 +13,16 @@ from .radiograph import (
 )
 
 __all__ = [
+    "InsertPneumothoraxd",
     "LoadRadiographPaird",
     "PlaceInPatientd",
+    "Pneumothorax",
     "RadiographToUnitd",
+    "RandInsertPneumothoraxd",
     "RandSimulateRadiographsd",
     "SimulateRadiographsd",
     "StandardizeChestCTd",
+    "insert_pneumothorax",
     "load_radiograph",
     "load_radiograph_pair",
     "radiograph_to_unit",
