@@ -18,6 +18,7 @@ from xrecon_bundle.data import write_case
 from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks import build_generator
+from xrecon_bundle.networks.published import published_shapes
 from xrecon_bundle.networks.weights import save_weights
 
 SIZE = 64
@@ -177,3 +178,17 @@ def test_a_folder_called_001_stays_text(case: Path, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     xrecon("simulate", case / "ct.nii.gz", "--output_dir", "001", "--spatial_size", SIZE)
     assert (tmp_path / "001" / "ct.nii.gz").exists()
+
+
+def test_a_released_checkpoint_becomes_weights_that_the_bundle_loads(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {name: 0.05 * torch.randn(shape, generator=generator) for name, shape in published_shapes(SIZE).items()}
+    torch.save({"iters": 1, "epoch": 100, "state_dict": state, "lr": 0.0}, tmp_path / "100_net_G.pth")
+    weights = tmp_path / "published.pt"
+    xrecon("convert-published", tmp_path / "100_net_G.pth", "--output", weights, "--spatial_size", SIZE)
+    assert "never reaches the output" in capsys.readouterr().out
+    arguments = ["--model", weights, "--spatial_size", SIZE]
+    xrecon("reconstruct", case / "pa.png", case / "lateral.png", "--output", tmp_path / "ct.nii.gz", *arguments)
+    assert np.ptp(nibabel.load(tmp_path / "ct.nii.gz").get_fdata()) > 0

@@ -150,10 +150,13 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
         output: state dict to write.
         spatial_size: edge of the volume that it was trained for.
     """
-    from .networks.published import convert_published as convert
+    from .networks.published import convert_state, read_published, unused_entries
     from .networks.weights import save_weights
 
-    save_weights(convert(checkpoint, spatial_size), output)
+    state = read_published(checkpoint, spatial_size)
+    for reason, names in unused_entries(state).items():
+        print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")
+    save_weights(convert_state(state, spatial_size), output)
     print(f"wrote {output}")
 
 
