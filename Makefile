@@ -29,7 +29,7 @@ format: .venv/.ready
 	$(PY) -m ruff format .
 
 test: lint
-	$(PY) -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: .venv/.ready
 	$(PY) -m pytest -q -m slow
@@ -37,6 +37,9 @@ test-slow: .venv/.ready
 bench: .venv/.ready
 	$(PY) scripts/benchmark.py generator
 	$(PY) scripts/benchmark.py projector
+	$(PY) scripts/benchmark.py prepare
+	$(PY) scripts/benchmark.py thorax
+	$(PY) scripts/benchmark.py ptxseg
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

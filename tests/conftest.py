@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from xrecon_bundle.data.lidc import fetch_lidc, fetch_lidc_dicom
 from xrecon_bundle.files import InputError
 
 CACHE = Path(__file__).parents[1] / ".cache"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Download before pytest-xdist starts its workers, so that two of them never do it at once."""
+    if hasattr(config, "workerinput"):
+        return
+    with suppress(InputError):  # offline: the fixtures skip what needs the CT
+        fetch_lidc(CACHE)
+        fetch_lidc_dicom(CACHE)
 
 
 @pytest.fixture(scope="session")

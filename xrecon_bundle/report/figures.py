@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-WINDOW_HU = (-1000.0, 400.0)
+from ..segmentation.labels import COLOURS, WINDOW_HU
+
 DIFFERENCE_HU = 600.0
-# Colours of the label values 1 to 4: right lung, left lung, air-accumulated region of the right and the left.
-LABEL_COLOURS = ("#4fa3ff", "#4fd18b", "#ff5a4f", "#ffb03a")
 
 
 def orthogonal_planes(volume: np.ndarray, at: tuple[int, int, int] | None = None) -> dict[str, np.ndarray]:
@@ -88,7 +87,7 @@ def _show(axis, picture: np.ndarray, name: str, **options) -> object:  # noqa: A
 def _outline(axis, labels: np.ndarray | None) -> None:  # noqa: ANN001
     if labels is None:
         return
-    for value, colour in enumerate(LABEL_COLOURS, start=1):
+    for value, colour in enumerate(COLOURS, start=1):
         region = labels == value
         if region.any() and not region.all():
             axis.contour(region, levels=[0.5], colors=colour, linewidths=0.9)

@@ -14,12 +14,9 @@ from matplotlib.lines import Line2D
 from ..data.readers import read_ct
 from ..files import InputError, atomic_path, write_json, write_nifti
 from ..frame import AXCODES
-from .labels import REGIONS
+from .labels import COLOURS, REGIONS, WINDOW_HU
 from .measures import measure_pneumothorax
 from .ptxseg import PTXSeg, Segmenter
-
-WINDOW_HU = (-1000.0, 400.0)
-COLOURS = ("#4fa3ff", "#4fd18b", "#ff5a4f", "#ffb03a")  # of the labels 1 to 4
 
 
 def segment_file(

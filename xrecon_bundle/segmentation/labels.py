@@ -15,3 +15,6 @@ REGIONS = {
     "right_pneumothorax": RIGHT_AIR,
     "left_pneumothorax": LEFT_AIR,
 }
+# How pictures draw the labels 1 to 4, and the window in which they show a CT.
+COLOURS = ("#4fa3ff", "#4fd18b", "#ff5a4f", "#ffb03a")
+WINDOW_HU = (-1000.0, 400.0)
