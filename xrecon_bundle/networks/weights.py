@@ -27,7 +27,8 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"{path}: no weights here; train with configs/train.yaml or `make demo`, or name a file with --model"
+            f"{path}: no weights here; train with configs/train.yaml, "
+            "or give others: after `make demo`, --model demo/models/model.pt"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
