@@ -21,8 +21,6 @@ class ReconstructionLoss(nn.Module):
         projection_loss: of ``(prediction, target)``: :class:`xrecon_bundle.projection.MultiAngleProjectionLoss`.
         volume_weight: weight of the mean squared error between the volumes.
         projection_weight: weight of ``projection_loss``.
-
-    After each call ``components`` holds the two unweighted terms, ``volume_mse`` and ``projection_l1``, for logging.
     """
 
     def __init__(self, projection_loss: nn.Module, volume_weight: float = 10.0, projection_weight: float = 0.1) -> None:
@@ -30,13 +28,11 @@ class ReconstructionLoss(nn.Module):
         self.projection_loss = projection_loss
         self.volume_weight = volume_weight
         self.projection_weight = projection_weight
-        self.components: dict[str, float] = {}
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Loss of two volumes ``(B, 1, X, Y, Z)`` in network units; a scalar."""
         volume_mse = nn.functional.mse_loss(prediction, target)
         projection_l1 = self.projection_loss(prediction, target)
-        self.components = {"volume_mse": volume_mse.item(), "projection_l1": projection_l1.item()}
         return self.volume_weight * volume_mse + self.projection_weight * projection_l1
 
 

@@ -22,7 +22,6 @@ class CasePanel:
     name: str
     picture: str
     values: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
 
 
 def figure_uri(figure: Figure, dpi: int = 80) -> str:
