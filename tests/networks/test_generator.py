@@ -112,7 +112,7 @@ def test_initialisation_is_that_of_the_paper():
 def test_checkpointing_changes_no_gradient(image):
     gradients = []
     for checkpointing in (False, True):
-        generator = tiny(checkpointing=checkpointing, dropout=0.0).train()
+        generator = tiny(activation_checkpointing=checkpointing, dropout=0.0).train()
         generator(image).square().mean().backward()
         gradients.append([value.grad for value in generator.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):

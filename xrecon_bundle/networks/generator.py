@@ -49,7 +49,7 @@ class XReconGenerator(nn.Module):
         fusion: False leaves out MFusionRen (ablation): each view decodes alone, and one head renders their average at
             full size.
         views: the views that are used, of "pa" and "lateral"; the input keeps both channels.
-        checkpointing: in training, recompute each scale in the backward pass instead of keeping its features.
+        activation_checkpointing: in training, recompute each scale in the backward pass instead of keeping its features.
 
     Input ``(B, 2, S, S)``: channel 0 the PA radiograph (x, z), channel 1 the lateral (y, z), in [0, 1].
     Output ``(B, 1, S, S, S)`` on axes (x, y, z) in the units of :func:`xrecon_bundle.frame.hu_to_unit`, not clipped.
@@ -71,7 +71,7 @@ class XReconGenerator(nn.Module):
         dropout: float = 0.5,
         fusion: bool = True,
         views: Sequence[str] = VIEWS,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if spatial_size < 64 or spatial_size % 32:
@@ -80,7 +80,7 @@ class XReconGenerator(nn.Module):
             raise ValueError(f"views must be 'pa', 'lateral' or both in this order, not {views}")
         self.spatial_size = spatial_size
         self.fusion = fusion
-        self.checkpointing = checkpointing
+        self.activation_checkpointing = activation_checkpointing
         self.views = len(views)
         self.input_channels = [VIEWS.index(view) for view in views]
         axes = tuple(DEPTH_AXIS[view] for view in views)
@@ -114,7 +114,7 @@ class XReconGenerator(nn.Module):
         volume: Tensor | None = None
         for scale in self.scales:
             skips = [of_view.pop() for of_view in features]
-            if self.checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
+            if self.activation_checkpointing and torch.is_grad_enabled() and not torch.jit.is_scripting():
                 x, rendered = torch.utils.checkpoint.checkpoint(scale, x, skips, use_reentrant=False)
             else:
                 x, rendered = scale(x, skips)
