@@ -49,7 +49,7 @@ class XReconGenerator(nn.Module):
         fusion: False leaves out MFusionRen (ablation): each view decodes alone, and one head renders their average at
             full size.
         views: the views that are used, of "pa" and "lateral"; the input keeps both channels.
-        activation_checkpointing: in training, recompute each scale in the backward pass instead of keeping its features.
+        activation_checkpointing: in training, recompute each scale in the backward pass, keeping no feature of it.
 
     Input ``(B, 2, S, S)``: channel 0 the PA radiograph (x, z), channel 1 the lateral (y, z), in [0, 1].
     Output ``(B, 1, S, S, S)`` on axes (x, y, z) in the units of :func:`xrecon_bundle.frame.hu_to_unit`, not clipped.
