@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow lint format bench clean help
+.PHONY: demo test test-slow lint format bench zoo zoo-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-slow  the minutes-long tests"
 	@echo "make lint       ruff only;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
+	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/;  make zoo-test  runs it without this repository"
 
 .venv/.ready: requirements.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -40,6 +41,12 @@ bench: .venv/.ready
 	$(PY) scripts/benchmark.py prepare
 	$(PY) scripts/benchmark.py thorax
 	$(PY) scripts/benchmark.py ptxseg
+
+zoo: .venv/.ready
+	$(PY) scripts/zoo.py
+
+zoo-test: .venv/.ready
+	$(PY) scripts/zoo_test.py
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

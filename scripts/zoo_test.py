@@ -1,0 +1,108 @@
+"""`make zoo-test`: the archive of `make zoo` in a fresh virtual environment that knows nothing of this repository.
+
+The environment gets MONAI and the packages that metadata.json lists, no more. Inference and training then run from the
+bundle's folder and from elsewhere, and the zoo's verification commands from the bundle's folder. What is written stays
+in build/zoo-test.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from deployment import SIZE, compare, run, unpacked_bundle
+from zoo import ROOT
+
+from xrecon_bundle.data import write_case
+from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.engines.reconstruct import reconstruct
+from xrecon_bundle.files import write_json
+from xrecon_bundle.frame import cube_affine
+from xrecon_bundle.networks.weights import load_generator
+
+WORK = ROOT / "build" / "zoo-test"
+CENTRE = (5.0, -170.0, -200.0)
+SPLITS = {"first": "train", "second": "validation"}
+
+
+def main() -> None:
+    """Every step in turn; the first that fails ends the test."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    bundle = unpacked_bundle(WORK)
+    dataset = write_dataset(WORK / "dataset")
+    elsewhere = WORK / "elsewhere"
+    elsewhere.mkdir()
+    python = make_environment(bundle)
+    monai = (python, "-m", "monai.bundle")
+
+    expected = {name: expected_ct(bundle, dataset / name / "radiographs.nii.gz") for name in SPLITS}
+    train = ("run", "training", "--dataset_dir", dataset, "--max_epochs", 1, "--val_interval", 1, "--config_file")
+    infer = ("run", "--dataset_dir", dataset, "--config_file")
+    for folder, configs, root in (
+        (bundle, Path("configs"), ()),
+        (elsewhere, bundle / "configs", ("--bundle_root", bundle)),
+    ):
+        output = WORK / "output" / folder.name
+        run(*monai, *infer, configs / "inference.yaml", "--output_dir", output / "ct", *root, cwd=folder)
+        for name, hu in expected.items():
+            print(" ", compare(output / "ct" / name / "radiographs_ct.nii.gz", hu, cube_affine(SIZE, CENTRE)))
+        trained = ("--ckpt_dir", output / "models", "--output_dir", output / "tensorboard")
+        log = run(*monai, *train, configs / "train.yaml", *trained, *root, cwd=folder)
+        load_generator(output / "models" / "model.pt", SIZE)
+        print("\n".join(line for line in log.splitlines() if " 1/1: " in line))
+
+    config = ("--config_file", "configs/inference.yaml")
+    run(*monai, "verify_net_in_out", "network_def", "--meta_file", "configs/metadata.json", *config, cwd=bundle)
+    run(*monai, "ckpt_export", "network_def", "--filepath", "models/model.ts", *config, cwd=bundle)
+    print(f"TorchScript and eager outputs differ by at most {torchscript_difference(bundle):.2g} network units")
+    print("zoo-test: all passed")
+
+
+def make_environment(bundle: Path) -> Path:
+    """A virtual environment with what metadata.json lists; returns its Python."""
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    wanted = metadata["required_packages_version"] | {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
+    run(sys.executable, "-m", "venv", WORK / "venv", cwd=WORK)
+    python = WORK / "venv" / "bin" / "python"
+    pins = [f"{name}=={version}" for name, version in wanted.items()]
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pins, cwd=WORK)
+    run(python, "-c", "import importlib.util as u; assert u.find_spec('xrecon_bundle') is None", cwd=WORK)
+    return python
+
+
+def write_dataset(folder: Path) -> Path:
+    """Two synthetic chests, one to train on and one to validate with."""
+    for seed, name in enumerate(SPLITS):
+        write_case(folder / name, synthesize_thorax(seed, SIZE).ct, cube_affine(SIZE, CENTRE))
+    cases = [{"case": name, "split": split} for name, split in SPLITS.items()]
+    write_json(folder / "manifest.json", {"cases": cases})
+    return folder
+
+
+def expected_ct(bundle: Path, radiographs: Path) -> np.ndarray:
+    """What `xrecon reconstruct` makes of a biplanar image, in HU."""
+    image = torch.from_numpy(np.moveaxis(nibabel.load(radiographs).get_fdata(dtype=np.float32), -1, 0))
+    return reconstruct(image, load_generator(bundle / "models" / "model.pt", SIZE))
+
+
+def torchscript_difference(bundle: Path) -> float:
+    """Greatest difference between the outputs of models/model.ts and models/model.pt."""
+    image = torch.rand((1, 2, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        eager = load_generator(bundle / "models" / "model.pt", SIZE)(image)
+        difference = float((torch.jit.load(bundle / "models" / "model.ts").eval()(image) - eager).abs().max())
+    assert difference <= 1e-5, difference
+    return difference
+
+
+if __name__ == "__main__":
+    main()
