@@ -81,13 +81,45 @@ def test_density_rises_with_the_collapse_and_the_free_space_is_air(chest):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_air_gathers_in_front_and_the_lung_stays_at_its_hilum(chest, side):
+@pytest.mark.parametrize(("posture", "axis", "less"), [("supine", 1, 3), ("erect", 2, 10)])
+def test_air_gathers_where_it_rises_to_and_the_lung_stays_at_its_hilum(chest, side, posture, axis, less):
     lung, air = SIDES[side]
-    _, labels = insert_pneumothorax(*chest, SPACING, side, 0.3, seed=2)
-    assert np.argwhere(labels == air)[:, 1].mean() < np.argwhere(labels == lung)[:, 1].mean() - 3
-    _, labels = insert_pneumothorax(*chest, SPACING, side, 0.8, seed=2)
+    _, labels = insert_pneumothorax(*chest, SPACING, side, 0.3, seed=2, posture=posture)
+    assert np.argwhere(labels == air)[:, axis].mean() < np.argwhere(labels == lung)[:, axis].mean() - less
+    _, labels = insert_pneumothorax(*chest, SPACING, side, 0.8, seed=2, posture=posture)
     distance = [np.abs(np.argwhere(labels == value)[:, 0] - SIZE / 2).mean() for value in (lung, air)]
     assert distance[0] < distance[1]
+
+
+@pytest.mark.parametrize("posture", ["erect", "supine"])
+@pytest.mark.parametrize(("occupancy", "bare"), [(0.05, (0.1, 0.4)), (0.2, (0.25, 0.7)), (0.8, (0.85, 1.0))])
+def test_the_lung_stays_at_the_wall_away_from_a_small_one_and_leaves_it_all_round_a_large_one(
+    chest, posture, occupancy, bare
+):
+    """Share of the cavity's outer voxels that hold air."""
+    _, labels = insert_pneumothorax(*chest, SPACING, "right", occupancy, seed=3, posture=posture)
+    cavity = np.isin(labels, (1, 3))
+    outer = cavity & ~ndimage.binary_erosion(cavity)
+    assert bare[0] < np.mean(labels[outer] == 3) < bare[1]
+
+
+def test_where_the_lung_stays_apposed_its_outline_is_as_dense_as_before(chest):
+    hu, lungs = chest
+    after, labels = insert_pneumothorax(hu, lungs, SPACING, "right", 0.1, seed=3, posture="erect")
+    low = np.arange(SIZE) > np.argwhere(labels == 3)[:, 2].max() + 2
+    rim = (lungs == 1) & ~ndimage.binary_erosion(lungs == 1) & low
+    assert np.count_nonzero(rim) > 1000
+    assert np.median(after[rim] - hu[rim]) == pytest.approx(10, abs=10), "denser, since packed closer; no film of air"
+
+
+def test_what_the_label_map_leaves_out_at_the_wall_is_no_lung_outside_the_air():
+    hu, lungs = _two_boxes()
+    after, labels = insert_pneumothorax(
+        hu, np.where(ndimage.binary_erosion(lungs == 1), 1, 0), SPACING, "right", 0.3, seed=0, posture="supine"
+    )
+    front = np.s_[8:20, 12, 20:40]
+    assert (labels[front] == 3).mean() > 0.9
+    assert np.median(after[front]) < -950
 
 
 @pytest.mark.parametrize(("side", "sign"), [("right", 1), ("left", -1)])
@@ -111,7 +143,7 @@ def test_the_rest_of_the_patient_is_untouched_by_a_small_one(chest):
     after, labels = insert_pneumothorax(hu, lungs, SPACING, "left", 0.2, seed=5)
     assert (labels[lungs == 1] == 1).all()
     changed = np.argwhere(np.abs(after - hu) > 1)
-    cavity = np.argwhere(lungs == 2)
+    cavity = np.argwhere(np.isin(labels, (2, 4)))
     assert (changed >= cavity.min(axis=0) - 1).all()
     assert (changed <= cavity.max(axis=0) + 1).all()
     bone = hu > 300
@@ -158,6 +190,11 @@ def test_what_cannot_be_done_is_refused(side, occupancy, message):
     lungs[4:24, 12:14, 12:52] = 3
     with pytest.raises(ValueError, match=message):
         insert_pneumothorax(hu, lungs, SPACING, side, occupancy)
+
+
+def test_a_posture_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="posture must be"):
+        insert_pneumothorax(*_two_boxes(), SPACING, "right", 0.2, posture="prone")
 
 
 def _item(chest, affine: np.ndarray | None = None) -> dict:

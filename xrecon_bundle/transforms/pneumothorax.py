@@ -1,9 +1,10 @@
 """Put a pneumothorax of known size into a chest CT, real or synthetic.
 
-The pleural cavity stays; the lung in it shrinks towards its hilum and the freed space fills with air. In the supine
-patient air rises to the front, so the front of the lung leaves the wall first and the back last. What the lung
-contains is carried with it and grows denser: the mass of tissue is kept, until the lung is airless and blood must
-leave it. A large pneumothorax pushes the mediastinum to the other side.
+The pleural cavity stays; the lung in it shrinks towards its hilum and the freed space fills with air. Air gathers where
+it rises to: at the apex of a patient who stands, at the front and the base of one who lies on the back. There the lung
+leaves the wall; elsewhere it stays apposed, until a large pneumothorax detaches it all round. What the lung contains is
+carried with it and grows denser: the mass of tissue is kept, until the lung is airless and blood must leave it. A large
+pneumothorax pushes the mediastinum to the other side.
 
 Arrays are ``(X, Y, Z)`` in the chest frame's orientation (LPI: x to the left, y to the back, z to the feet).
 """
@@ -28,9 +29,11 @@ from ..segmentation.cavities import pleural_cavities
 from ..segmentation.labels import SIDES
 
 Side = Literal["right", "left"]
+Posture = Literal["erect", "supine"]
 _AIR_HU = -1000.0
 _WALL_HU = 30.0
 _COLLAPSED = 1.03  # airless lung, relative to water
+_LABEL_MM = 2.0  # as far a label map's outline may be off
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def insert_pneumothorax(
     side: Side,
     occupancy: float,
     seed: int | np.random.Generator = 0,
+    posture: Posture | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Collapse one lung.
 
@@ -64,14 +68,17 @@ def insert_pneumothorax(
         side: ``"right"`` or ``"left"``, the patient's.
         occupancy: pneumothorax / (pneumothorax + lung), 0 to 0.9. Counted in voxels of the returned labels.
         seed: of the collapsed lung's form, the mediastinum's shift and the noise in the air.
+        posture: ``"erect"``, air at the apex and beside it, or ``"supine"``, air in front; by default the seed draws one.
 
     Returns:
         the CT (float32 HU) and the labels, now with 3 (right) or 4 (left) where the air is.
 
     Raises:
-        ValueError: side or occupancy out of range, shapes that differ, no lung or already air on that side.
+        ValueError: side, occupancy or posture out of range, shapes that differ, no lung or already air on that side.
     """
     Pneumothorax(side, occupancy)
+    if posture not in (None, "erect", "supine"):
+        raise ValueError(f"posture must be 'erect' or 'supine', not {posture!r}")
     if hu.shape != lungs.shape:
         raise ValueError(f"hu {hu.shape} and lungs {lungs.shape} must have one shape")
     lung, air = SIDES[side]
@@ -87,7 +94,8 @@ def insert_pneumothorax(
     shift = rng.uniform(0.4, 1.0) * 28.0 * max(0.0, occupancy - 0.3)
     if shift > 0.1:
         hu, labels = _shift_mediastinum(hu, labels, spacing, side, shift)
-    _collapse(hu, labels, spacing, side, occupancy, rng)
+    posture = posture or ("erect", "supine")[rng.integers(2)]
+    _collapse(hu, labels, spacing, side, posture, occupancy, rng)
     return np.maximum(hu, np.float32(frame.AIR_HU)), labels
 
 
@@ -197,7 +205,13 @@ def _insert(
 
 
 def _collapse(
-    hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, side: Side, occupancy: float, rng: np.random.Generator
+    hu: np.ndarray,
+    labels: np.ndarray,
+    spacing: np.ndarray,
+    side: Side,
+    posture: Posture,
+    occupancy: float,
+    rng: np.random.Generator,
 ) -> None:
     """Shrink the lung in place: ``hu`` and ``labels`` are changed inside the cavity and on its rim."""
     lung, air = SIDES[side]
@@ -208,15 +222,16 @@ def _collapse(
     closing = ndimage.binary_closing(mask, iterations=max(1, round(4.0 / spacing.max())))
     cavity = mask | (closing & (labels == 0))
     cavity |= ndimage.binary_fill_holes(cavity)
+    cavity = _to_the_wall(hu, cavity, labels == 0, spacing)
 
     content = _without_rim(hu, cavity)
     voxels = np.argwhere(cavity)
     anchor = _hilum(voxels, side)
-    collapse = _Collapse(anchor, spacing, side, rng)
+    collapse = _Collapse(anchor, spacing, side, posture, rng)
     soft = ndimage.gaussian_filter(cavity.astype(np.float32), 0.6)
     few = voxels if len(voxels) <= 150_000 else voxels[rng.choice(len(voxels), 150_000, replace=False)]
     prepared = collapse.prepare(few)
-    amount = _bisect(lambda k: 1 - (_sample(soft, prepared.source(k)) > 0.5).mean(), occupancy, 0.0, 12.0)
+    amount = _bisect(lambda k: 1 - (_membership(soft, few, prepared.source(k)) > 0.5).mean(), occupancy, 0.0, 12.0)
 
     # On the cavity's rim a voxel holds some chest wall: that share stays where it is.
     rim = np.argwhere(ndimage.binary_dilation(cavity) & ~cavity)
@@ -228,7 +243,7 @@ def _collapse(
     wall_hu = np.maximum(before, _WALL_HU)
 
     source = collapse.prepare(every).source(amount)
-    membership = _sample(soft, source)
+    membership = _membership(soft, every, source)
     is_lung = membership[: len(voxels)] > 0.5
     cover = np.clip(2.0 * membership - 0.5, 0.0, 1.0)
     # Shrinking skips voxels: smooth first, as the sampling theorem asks.
@@ -247,40 +262,62 @@ def _collapse(
 class _Collapse:
     """The map from a collapsed lung back to the healthy one: each ray from the anchor is stretched by its own factor.
 
-    A ray's points stay on it, so the map has no folds. Along direction ``n`` the lung shrinks by
-    ``exp(-k w(n)^(1 / (1 + k)))``: ``w`` is largest to the front, nearly none to the back and at the hilum, where the
-    lung hangs; as ``k`` grows, it gives way everywhere.
+    A ray's points stay on it, so the map has no folds. ``height(n)`` says how high direction ``n`` points, 0 to 1. The
+    air fills from the top: above its edge the lung shrinks along ``n`` by an exponent that grows linearly with the
+    height, so the visceral pleura leaves the wall at an angle; below it stays where it was. The edge falls as the
+    pneumothorax grows, from a cap to below the lowest point. At the hilum the lung hangs.
     """
 
-    def __init__(self, anchor: np.ndarray, spacing: np.ndarray, side: Side, rng: np.random.Generator) -> None:
+    def __init__(
+        self, anchor: np.ndarray, spacing: np.ndarray, side: Side, posture: Posture, rng: np.random.Generator
+    ) -> None:
         self.anchor, self.spacing = anchor, spacing
         self.medial = np.array([1.0 if side == "right" else -1.0, 0.0, 0.0])
-        lift = np.array([0.0, -1.0, -rng.uniform(0.0, 0.6)])
-        self.up = lift / np.linalg.norm(lift) * rng.uniform(0.5, 0.85)
+        if posture == "supine":
+            up = np.array([0.0, -1.0, rng.uniform(-0.4, 0.2)])
+        else:
+            up = np.array([0.0, rng.uniform(-0.3, 0.3), -1.0]) - rng.uniform(0.1, 0.6) * self.medial
+        self.up = up / np.linalg.norm(up)
         self.waves = rng.normal(size=(6, 3)) * 2.2
         self.phases = rng.uniform(0, 2 * np.pi, 6)
-        self.lobes = rng.uniform(0.05, 0.2)
+        self.lobes = rng.uniform(0.02, 0.08)
 
     def prepare(self, voxels: np.ndarray) -> _Rays:
         offset = (voxels - self.anchor) * self.spacing
         direction = offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-3)
-        weight = ((1 + direction @ self.up) / (1 + np.linalg.norm(self.up))) ** 2
-        hangs = np.exp(-(((1 - direction @ self.medial) / 0.25) ** 2))
-        weight *= 1 - 0.97 * hangs
-        weight *= np.exp(self.lobes * np.sin(direction @ self.waves.T + self.phases).sum(axis=1) / 1.7)
-        return _Rays((voxels - self.anchor).astype(np.float32), weight.astype(np.float32), self.anchor)
+        height = (1 + direction @ self.up) / 2
+        height += self.lobes * np.sin(direction @ self.waves.T + self.phases).sum(axis=1) / 1.7
+        free = 1 - 0.97 * np.exp(-(((1 - direction @ self.medial) / 0.25) ** 2))
+        return _Rays(
+            (voxels - self.anchor).astype(np.float32), height.astype(np.float32), free.astype(np.float32), self.anchor
+        )
 
 
 @dataclass
 class _Rays:
     offset: np.ndarray
-    weight: np.ndarray
+    height: np.ndarray
+    free: np.ndarray  # 0 where the lung hangs at its hilum, 1 elsewhere
     anchor: np.ndarray
 
     def source(self, amount: float) -> np.ndarray:
         """Where in the healthy lung ``(N, 3)`` each point comes from, in voxels."""
-        stretch = np.exp(np.minimum(amount * self.weight ** (1 / (1 + amount)), 6.0))
-        return self.anchor + self.offset * stretch[:, None]
+        edge = 0.85 - 1.2 * (1 - np.exp(-amount / 0.5))
+        exponent = amount * self.free * np.maximum(self.height - edge, 0.0) / (1 - edge)
+        return self.anchor + self.offset * np.exp(np.minimum(exponent, 6.0))[:, None]
+
+
+def _membership(soft: np.ndarray, points: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Share of lung at ``points`` that come from ``source``; what moves less than a voxel leaves no film of air."""
+    still = 1 - np.clip(np.linalg.norm(source - points, axis=1), 0.0, 1.0)
+    return still + (1 - still) * _sample(soft, source)
+
+
+def _to_the_wall(hu: np.ndarray, cavity: np.ndarray, free: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The cavity with what a label map leaves out between lung and wall: voxels that are more lung than wall."""
+    near = ndimage.distance_transform_edt(~cavity, sampling=spacing) <= max(_LABEL_MM, float(spacing.max()))
+    between = 0.5 * (_WALL_HU + float(np.median(hu[cavity])))
+    return ndimage.binary_propagation(cavity, mask=cavity | (near & free & (hu < between)))
 
 
 def _hilum(voxels: np.ndarray, side: Side) -> np.ndarray:
