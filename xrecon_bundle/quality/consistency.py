@@ -27,10 +27,10 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
         radiographs: ``(2, U, V)`` PA and left lateral on the chest frame's detector, any grey scale, bright is dense.
 
     Returns:
-        for ``pa`` and ``lateral`` a dictionary of ``correlation`` (Pearson's r of the grey levels), ``gradient_correlation``
-        (normalised cross-correlation of the gradients, mean of both axes; Penney et al., IEEE Trans. Med. Imaging 17
-        (1998) 586) and ``mean_absolute_difference`` (of the radiograph's unit scale), all inside the body; and
-        ``score``, the mean of the four correlations: 1 for a volume that explains its radiographs perfectly.
+        for ``pa`` and ``lateral`` a dictionary of ``correlation`` (Pearson's r of the grey levels),
+        ``gradient_correlation`` (of the gradients, mean of both axes; Penney et al., IEEE Trans. Med. Imaging 17 (1998)
+        586) and ``mean_absolute_difference`` (in the radiograph's unit scale), all inside the body; and ``score``, the
+        mean of the four correlations: 1 for a volume that explains its radiographs perfectly.
 
     Raises:
         ValueError: ``hu`` is not a cube, or ``radiographs`` is not a pair of square pictures.
