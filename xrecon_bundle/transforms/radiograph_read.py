@@ -10,8 +10,6 @@ import nibabel
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from .. import frame
@@ -25,9 +23,14 @@ VIEW_POSITIONS: dict[View, set[str]] = {
     "pa": {"PA", "POSTEROANTERIOR"},
     "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
 }
+# ViewCodeSequence, PS3.16 CID 4010.
 VIEW_CODES: dict[View, list[Code]] = {
-    "pa": [codes.CID4010.PosteroAnterior, codes.CID4010.Frontal, Code("R-10214", "SRT", "postero-anterior")],
-    "lateral": [codes.CID4010.LeftLateral, codes.CID4010.LateralProjection],
+    "pa": [
+        Code("272479007", "SCT", "postero-anterior"),
+        Code("399033003", "SCT", "frontal"),
+        Code("R-10214", "SRT", "postero-anterior"),
+    ],
+    "lateral": [Code("399173006", "SCT", "left lateral"), Code("399067008", "SCT", "lateral")],
 }
 COLOUR_TOLERANCE = 20  # of 255: what JPEG and burned-in colour marks may do to a grey picture
 NAMES: dict[View, str] = {"pa": "PA", "lateral": "left lateral"}
@@ -230,6 +233,8 @@ def _dicom_grey(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def _apply_luts(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut  # new in pydicom 3, and MONAI Label keeps to 2
+
     grey = apply_modality_lut(stored, dataset)
     if dataset.get("VOILUTSequence"):
         grey = np.rint(grey).astype(np.int32)
@@ -238,6 +243,8 @@ def _apply_luts(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def _decode(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
+    from pydicom.pixels import pixel_array
+
     try:
         return pixel_array(dataset)
     except RuntimeError:  # a compression that pydicom needs a plugin for, as lossless JPEG; ITK has it built in
