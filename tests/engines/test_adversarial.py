@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -39,8 +40,8 @@ class TinyGenerator(nn.Module):
 class Recorder(nn.Conv3d):
     """A discriminator that remembers what it was shown."""
 
-    def __init__(self) -> None:
-        super().__init__(3, 1, 1)
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__(channels, 1, 1)
         self.seen: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,24 +49,32 @@ class Recorder(nn.Conv3d):
         return super().forward(x)
 
 
-def trained(iterations: int = 1, seed: int = 0) -> tuple[AdversarialTrainer, nn.Module, Recorder, dict]:
+def trained(
+    iterations: int = 1,
+    seed: int = 0,
+    batch_size: int = 1,
+    weight: float = 1.0,
+    optimizer: type = torch.optim.Adam,
+    **how,
+) -> tuple[AdversarialTrainer, nn.Module, Recorder, dict]:
+    """A training of so many cases; ``how`` goes to the iteration."""
     set_determinism(seed)
-    generator, discriminator = TinyGenerator(), Recorder()
+    generator, discriminator = TinyGenerator(), Recorder(1 + len(how.get("condition_views", "12")))
     before = copy.deepcopy(generator.state_dict()), copy.deepcopy(discriminator.state_dict())
     data = [{"image": torch.rand(2, SIZE, SIZE), "label": torch.rand(1, SIZE, SIZE, SIZE)} for _ in range(iterations)]
     adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
     trainer = AdversarialTrainer(
         device=torch.device("cpu"),
         max_epochs=1,
-        train_data_loader=DataLoader(Dataset(data), batch_size=1),
+        train_data_loader=DataLoader(Dataset(data), batch_size=batch_size),
         g_network=generator,
-        g_optimizer=torch.optim.Adam(generator.parameters(), lr=0.01),
-        g_loss_function=GeneratorAdversarialLoss(adversarial),
+        g_optimizer=optimizer(generator.parameters(), lr=0.01),
+        g_loss_function=GeneratorAdversarialLoss(adversarial, weight),
         recon_loss_function=ReconstructionLoss(nn.L1Loss()),
         d_network=discriminator,
-        d_optimizer=torch.optim.Adam(discriminator.parameters(), lr=0.01),
+        d_optimizer=optimizer(discriminator.parameters(), lr=0.01),
         d_loss_function=DiscriminatorAdversarialLoss(adversarial),
-        iteration_update=conditional_adversarial_iteration,
+        iteration_update=partial(conditional_adversarial_iteration, **how),
         decollate=False,
     )
     trainer.run()
@@ -110,6 +119,69 @@ def test_the_same_seed_gives_the_same_training() -> None:
     _, first, _, _ = trained(iterations=3, seed=5)
     _, second, _, _ = trained(iterations=3, seed=5)
     assert torch.equal(first.weight, second.weight)
+
+
+def test_two_accumulated_batches_are_one_batch_of_two() -> None:
+    # Neither network has batch statistics; with the projection loss each batch would draw poses of its own.
+    accumulated = trained(iterations=4, accumulation_steps=2)
+    together = trained(iterations=4, batch_size=2)
+    for one, other in zip(accumulated[1:3], together[1:3], strict=True):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-5, atol=1e-7)
+
+
+def test_the_last_group_of_an_epoch_is_stepped_with_its_own_mean() -> None:
+    # Gradients of SGD add up: three batches by twos are a step of the first two and one of the last alone.
+    _, generator, _, record = trained(iterations=3, accumulation_steps=2, weight=0.0, optimizer=torch.optim.SGD)
+    expected = TinyGenerator()
+    for group in (record["data"][:2], record["data"][2:]):
+        loss = sum(
+            ReconstructionLoss(nn.L1Loss())(expected(case["image"][None]), case["label"][None]) for case in group
+        ) / len(group)
+        expected.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            expected.weight -= 0.01 * expected.weight.grad
+    torch.testing.assert_close(generator.weight, expected.weight)
+
+
+def test_the_gradients_norm_is_limited() -> None:
+    _, generator, _, record = trained(gradient_clip=0.5, optimizer=torch.optim.SGD)
+    assert (generator.weight - record["before"][0]["weight"]).norm().item() == pytest.approx(0.01 * 0.5, rel=1e-4)
+
+
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    _, limited, _, _ = trained(iterations=3, gradient_clip=1e6)
+    _, free, _, _ = trained(iterations=3)
+    assert torch.equal(limited.weight, free.weight)
+
+
+def test_without_adversarial_weight_the_discriminator_is_left_out() -> None:
+    trainer, generator, discriminator, record = trained(weight=0.0)
+    assert not discriminator.seen
+    assert torch.equal(discriminator.weight, record["before"][1]["weight"])
+    assert not torch.equal(generator.weight, record["before"][0]["weight"])
+    assert trainer.state.output["discriminator_loss"].item() == 0
+
+
+@pytest.mark.parametrize("views", [[], ["pa"], ["lateral"], ["pa", "lateral"]])
+def test_the_discriminator_sees_the_views_asked_for(views: list[str]) -> None:
+    _, _, discriminator, record = trained(condition_views=views)
+    image = record["data"][0]["image"]
+    spread = {"pa": image[0][:, None].expand(SIZE, SIZE, SIZE), "lateral": image[1][None].expand(SIZE, SIZE, SIZE)}
+    for seen in discriminator.seen:
+        assert seen.shape[1] == len(views) + 1
+        assert all(torch.equal(seen[0, channel], spread[view]) for channel, view in enumerate(views))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    generators: list[TinyGenerator] = []
+    remember = TinyGenerator.__init__
+    monkeypatch.setattr(TinyGenerator, "__init__", lambda self: (remember(self), generators.append(self))[0])
+    monkeypatch.setattr(nn.L1Loss, "forward", lambda self, prediction, target: prediction.sum() * float("inf"))
+    with pytest.raises(FloatingPointError, match="a generator loss of inf"):
+        trained()
+    assert torch.equal(generators[0].weight, torch.tensor([0.3, 0.2]))
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1.0), (99, 1.0), (100, 1.0), (101, 0.99), (150, 0.5), (200, 0.0)])

@@ -1,4 +1,4 @@
-"""What a training keeps: the best weights, checkpoints that can be taken up, nothing from a failed write."""
+"""What a training keeps: the best weights, the newest checkpoints. tests/engines/test_never_lose_work.py breaks it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def engine_adding_one(network: torch.nn.Linear) -> Engine:
             network.weight.add_(1)
 
     engine = Engine(step)
-    engine.state.max_epochs = 5  # known before the run, as MONAI's trainers do; without, Ignite starts from epoch 0
+    engine.state.epoch_length = 3  # known before the run, as MONAI's trainers do
     return engine
 
 
@@ -28,48 +28,76 @@ def linear() -> torch.nn.Linear:
     return network
 
 
+def trained(folder: Path, max_epochs: int, **keeping: object) -> torch.nn.Linear:
+    network = linear()
+    engine = engine_adding_one(network)
+    TrainingCheckpoint({"network": network}, str(folder), **keeping).attach(engine)
+    engine.run([0, 0, 0], max_epochs=max_epochs)
+    return network
+
+
+def evaluator() -> Engine:
+    engine = Engine(lambda engine, batch: None)
+    engine.state.key_metric_name = "ssim_avg"
+    return engine
+
+
 def test_only_the_best_validation_is_kept(tmp_path: Path) -> None:
     network, path = linear(), tmp_path / "model.pt"
+    engine = evaluator()
     save = SaveBestModel(network, str(path))
-    evaluator = Engine(lambda engine, batch: None)
-    evaluator.state.key_metric_name = "ssim_avg"
     for epoch, best_epoch, kept in ((1, 1, 1.0), (2, 1, 1.0), (3, 3, 3.0)):
         torch.nn.init.constant_(network.weight, epoch)
-        evaluator.state.epoch, evaluator.state.best_metric_epoch, evaluator.state.best_metric = epoch, best_epoch, 0.5
-        save(evaluator)
+        engine.state.epoch, engine.state.best_metric_epoch, engine.state.best_metric = epoch, best_epoch, 0.5
+        save(engine)
         assert torch.load(path, weights_only=True)["weight"].item() == kept
 
 
+def test_the_best_metric_is_taken_up(tmp_path: Path) -> None:
+    first, second = (SaveBestModel(linear(), str(tmp_path / "model.pt")) for _ in range(2))
+    engines = evaluator(), evaluator()
+    first.attach(engines[0])
+    second.attach(engines[1])
+    engines[0].state.best_metric, engines[0].state.best_metric_epoch = torch.tensor(0.75), 3
+    second.load_state_dict(first.state_dict())
+    assert (engines[1].state.best_metric, engines[1].state.best_metric_epoch) == (0.75, 3)
+
+
 def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    network = linear()
-    engine = engine_adding_one(network)
-    TrainingCheckpoint({"network": network}, str(tmp_path), interval=2, n_saved=2).attach(engine)
-    engine.run([0], max_epochs=7)
+    trained(tmp_path, max_epochs=7, interval=2, n_saved=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_epoch=6.pt", "checkpoint_epoch=7.pt"]
 
 
-def test_a_resumed_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    first = linear()
-    engine = engine_adding_one(first)
-    TrainingCheckpoint({"network": first}, str(tmp_path)).attach(engine)
-    engine.run([0, 0, 0], max_epochs=2)
-    second = linear()
-    resumed = engine_adding_one(second)
-    TrainingCheckpoint({"network": second}, str(tmp_path), resume=True).attach(resumed)
-    resumed.run([0, 0, 0])
-    assert second.weight.item() == 15.0
-    assert resumed.state.epoch == 5
+def test_those_of_the_run_before_are_rotated_too(tmp_path: Path) -> None:
+    trained(tmp_path, max_epochs=9)
+    trained(tmp_path, max_epochs=11, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_epoch=10.pt", "checkpoint_epoch=11.pt"]
 
 
-def test_without_a_checkpoint_a_resumed_training_starts_afresh(tmp_path: Path) -> None:
-    network = linear()
-    engine = engine_adding_one(network)
-    TrainingCheckpoint({"network": network}, str(tmp_path), resume=True).attach(engine)
-    engine.run([0], max_epochs=1)
-    assert network.weight.item() == 1.0
+@pytest.mark.parametrize(("first", "then", "weight"), [(2, 5, 15.0), (5, 5, 15.0), (0, 2, 6.0)])
+def test_a_resumed_training_goes_on_where_it_stopped(first: int, then: int, weight: float, tmp_path: Path) -> None:
+    if first:
+        trained(tmp_path, max_epochs=first)
+    assert trained(tmp_path, max_epochs=then, resume=True).weight.item() == weight
 
 
-def test_a_corrupted_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint_epoch=3.pt").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"checkpoint_epoch=3\.pt"):
-        TrainingCheckpoint({"network": linear()}, str(tmp_path), resume=True).attach(engine_adding_one(linear()))
+def test_a_new_training_does_not_mix_with_another(tmp_path: Path) -> None:
+    trained(tmp_path, max_epochs=2)
+    with pytest.raises(InputError, match="--resume true"):
+        trained(tmp_path, max_epochs=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"half", None])
+def test_a_damaged_checkpoint_is_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is None:
+        torch.save({"network": {}}, tmp_path / "checkpoint_epoch=3.pt")
+    else:
+        (tmp_path / "checkpoint_epoch=3.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint_epoch=3\.pt: damaged or not a checkpoint"):
+        trained(tmp_path, max_epochs=5, resume=True)
+
+
+def test_a_checkpoint_of_another_kind_of_training_is_named(tmp_path: Path) -> None:
+    torch.save({"network": {}, "epoch": 3, "ema": {}}, tmp_path / "checkpoint_epoch=3.pt")
+    with pytest.raises(InputError, match="not in both: ema"):
+        trained(tmp_path, max_epochs=5, resume=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.engines import AdversarialTrainer
 from monai.utils import AdversarialKeys, CommonKeys, convert_to_tensor
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..networks import radiographs_to_volume
+from ..networks.generator import VIEWS
 
 Keys = AdversarialKeys
 
@@ -37,7 +39,10 @@ class ReconstructionLoss(nn.Module):
 
 
 class GeneratorAdversarialLoss(nn.Module):
-    """How far the discriminator's logits of generated volumes are from "real"; wraps ``PatchAdversarialLoss``."""
+    """How far the discriminator's logits of generated volumes are from "real"; wraps ``PatchAdversarialLoss``.
+
+    With ``weight`` 0, :func:`conditional_adversarial_iteration` leaves the discriminator out.
+    """
 
     def __init__(self, adversarial_loss: Callable[..., Tensor], weight: float = 1.0) -> None:
         super().__init__()
@@ -62,45 +67,74 @@ class DiscriminatorAdversarialLoss(nn.Module):
         return real + self.adversarial_loss(fake_logits, target_is_real=False, for_discriminator=True)
 
 
-def conditional_adversarial_iteration(engine: AdversarialTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
+def conditional_adversarial_iteration(
+    engine: AdversarialTrainer,
+    batchdata: dict[str, Tensor],
+    condition_views: Sequence[str] = VIEWS,
+    gradient_clip: float | None = None,
+    accumulation_steps: int = 1,
+) -> dict[str, Tensor]:
     """One generator step with the discriminator frozen, then one discriminator step on the same volume, detached.
 
     For ``AdversarialTrainer(iteration_update=...)``. MONAI's own iteration takes the network's input for the real
     image; here the input is the radiograph pair ``image`` ``(B, 2, S, S)``, the real image is the CT ``label``
     ``(B, 1, S, S, S)``, and the discriminator sees either volume together with the radiographs spread through it.
+    Mixed precision is meant for bfloat16, which has the range of float32: losses are not scaled.
+
+    Args:
+        engine: the trainer.
+        batchdata: with ``image`` and ``label``.
+        condition_views: the views that the discriminator is shown, of "pa" and "lateral"; none: it is unconditional.
+        gradient_clip: largest norm of each network's gradient; None: not limited.
+        accumulation_steps: iterations whose mean gradient makes one step of the optimizers; the epoch ends a group.
 
     Returns:
         ``engine.state.output`` with the keys of ``CommonKeys`` and ``AdversarialKeys``: image, label, pred, the three
-        losses and the total generator loss under ``loss``.
+        losses and the total generator loss under ``loss``. The adversarial losses are 0 without a discriminator.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite; the network's weights are not touched by it.
     """
     batch = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
     image, label = (convert_to_tensor(tensor, track_meta=False) for tensor in batch)
     state = engine.state
-    condition = radiographs_to_volume(image, label.shape[-1])
+    condition = radiographs_to_volume(image, label.shape[-1])[:, [VIEWS.index(view) for view in condition_views]]
+    starts, ends, batches = _accumulation_group(state.iteration, state.epoch_length, accumulation_steps)
 
-    def discriminate(volume: Tensor) -> Tensor:
-        return engine.d_inferer(torch.cat([condition, volume], dim=1), state.d_network)
+    def discriminate(network: nn.Module, volume: Tensor) -> Tensor:
+        return engine.d_inferer(torch.cat([condition, volume], dim=1), network)
 
     def autocast() -> torch.autocast:
         return torch.autocast(state.device.type, enabled=engine.amp, **engine.amp_kwargs)
 
+    def learn(name: str, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        if not loss.isfinite():
+            raise FloatingPointError(f"a {name} loss of {loss.item()}")
+        if starts:
+            optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        (loss / batches).backward()
+        if ends:
+            _step(name, optimizer, gradient_clip)
+
+    adversarial = state.g_loss_function.weight > 0
+    generator_loss = discriminator_loss = label.new_zeros(())
     state.g_network.train()
     state.d_network.train().requires_grad_(False)
-    state.g_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
     with autocast():
         fake = engine.g_inferer(image, state.g_network)
         reconstruction_loss = state.recon_loss_function(fake.float(), label)
-        generator_loss = state.g_loss_function(discriminate(fake).float())
+        if adversarial:
+            generator_loss = state.g_loss_function(discriminate(_module(state.d_network), fake).float())
         loss = reconstruction_loss + generator_loss
-    _step(loss, state.g_optimizer, state.g_scaler)
+    learn("generator", loss, state.g_optimizer)
 
     state.d_network.requires_grad_(True)
-    state.d_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-    with autocast():
-        real_logits = discriminate(label)
-        fake_logits = discriminate(fake.detach())
-        discriminator_loss = state.d_loss_function(real_logits.float(), fake_logits.float())
-    _step(discriminator_loss, state.d_optimizer, state.d_scaler)
+    if adversarial:
+        with autocast():
+            real_logits = discriminate(state.d_network, label)
+            fake_logits = discriminate(state.d_network, fake.detach())
+            discriminator_loss = state.d_loss_function(real_logits.float(), fake_logits.float())
+        learn("discriminator", discriminator_loss, state.d_optimizer)
 
     return {
         CommonKeys.IMAGE: image,
@@ -113,11 +147,26 @@ def conditional_adversarial_iteration(engine: AdversarialTrainer, batchdata: dic
     }
 
 
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:
-    if scaler is None:
-        loss.backward()
-        optimizer.step()
-        return
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
+def _accumulation_group(iteration: int, epoch_length: int, steps: int) -> tuple[bool, bool, int]:
+    """Does ``iteration`` (from 1) start a group of accumulated batches, does it end one, and how large is the group?"""
+    if steps == 1:
+        return True, True, 1
+    place = (iteration - 1) % epoch_length
+    first = place - place % steps
+    size = min(steps, epoch_length - first)
+    return place == first, place == first + size - 1, size
+
+
+def _module(network: nn.Module) -> nn.Module:
+    """The network itself: while it is frozen, DistributedDataParallel would wait for gradients that never come."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def _step(name: str, optimizer: torch.optim.Optimizer, gradient_clip: float | None) -> None:
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+    norm = nn.utils.get_total_norm([weight.grad for weight in parameters])
+    if not norm.isfinite():
+        raise FloatingPointError(f"a {name} gradient of norm {norm.item()}")
+    if gradient_clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, gradient_clip, norm)
+    optimizer.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
@@ -59,5 +60,11 @@ class EvaluationReport:
             )
 
     def _write(self, engine: Engine) -> None:
-        write_evaluation(self.output_dir, self._cases, self.title, self.introduction)
+        cases = self._cases
+        if idist.get_world_size() > 1:
+            cases = [case for of_process in idist.all_gather(cases) for case in of_process]
+        if idist.get_rank() > 0:
+            return
+        cases = sorted(cases, key=lambda case: case.name)
+        write_evaluation(self.output_dir, cases, self.title, self.introduction)
         logger.info("wrote %s/report.html, metrics.csv and metrics.json", self.output_dir)

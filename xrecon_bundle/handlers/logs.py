@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -25,6 +26,7 @@ class EpochLog:
         """Log after every epoch, when the metrics are there."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
+    @idist.one_rank_only()
     def __call__(self, engine: Engine) -> None:
         """Log one line without tearing progress bars."""
         state = engine.state

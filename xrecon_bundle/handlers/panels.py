@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
@@ -33,6 +34,7 @@ class ReconstructionPanels:
     def _start(self, engine: Engine) -> None:
         self._drawn = 0
 
+    @idist.one_rank_only()
     def _draw(self, engine: Engine) -> None:
         for item in engine.state.output:
             if self._drawn >= self.count:
