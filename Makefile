@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow lint format bench zoo zoo-test clean help
+.PHONY: demo test test-slow lint format bench zoo zoo-test label-test deploy-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -48,5 +48,14 @@ zoo: .venv/.ready
 zoo-test: .venv/.ready
 	$(PY) scripts/zoo_test.py
 
+# Environments of their own: MONAI Label needs NumPy 1 and pydicom 2.
+.venv-label/.ready: scripts/label-requirements.txt
+	test -x .venv-label/bin/python || $(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+label-test: .venv/.ready .venv-label/.ready
+	$(PY) scripts/label_test.py
+
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache
+	rm -rf .venv .venv-label .venv-deploy build demo .pytest_cache .ruff_cache

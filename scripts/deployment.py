@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from zoo import NAME, ROOT, WEIGHTS, build
 
+from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.networks import build_generator
-from xrecon_bundle.networks.weights import save_weights
+from xrecon_bundle.networks.weights import load_generator, save_weights
 
 SIZE = 64  # of the shipped weights
 
@@ -50,6 +51,12 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     if result.returncode != 0:
         sys.exit(f"{result.stdout[-5000:]}\nexit code {result.returncode}: {shlex.join(command)}")
     return result.stdout
+
+
+def expected_ct(bundle: Path, radiographs: Path) -> np.ndarray:
+    """What the package itself makes of a biplanar image ``(S, S, 2)``: the CT ``(S, S, S)`` in HU."""
+    image = torch.from_numpy(np.moveaxis(nibabel.load(radiographs).get_fdata(dtype=np.float32), -1, 0))
+    return reconstruct(image, load_generator(bundle / "models" / "model.pt", SIZE))
 
 
 def compare(path: Path, hu: np.ndarray, affine: np.ndarray, tolerance_hu: float = 1.0) -> str:

@@ -12,15 +12,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import torch
-from deployment import SIZE, compare, run, unpacked_bundle
+from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
 from zoo import ROOT
 
 from xrecon_bundle.data import write_case
 from xrecon_bundle.data.thorax import synthesize_thorax
-from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks.weights import load_generator
@@ -86,12 +83,6 @@ def write_dataset(folder: Path) -> Path:
     cases = [{"case": name, "split": split} for name, split in SPLITS.items()]
     write_json(folder / "manifest.json", {"cases": cases})
     return folder
-
-
-def expected_ct(bundle: Path, radiographs: Path) -> np.ndarray:
-    """What `xrecon reconstruct` makes of a biplanar image, in HU."""
-    image = torch.from_numpy(np.moveaxis(nibabel.load(radiographs).get_fdata(dtype=np.float32), -1, 0))
-    return reconstruct(image, load_generator(bundle / "models" / "model.pt", SIZE))
 
 
 def torchscript_difference(bundle: Path) -> float:
