@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .lifting import Linker, add_thin_
-from .slabs import convolve_, norm_relu_, slab_rows, streams
+from .norm import norm_relu
 
 
 class Scale(nn.Module):
@@ -78,20 +77,18 @@ class Scale(nn.Module):
             All decoders' features at S, and the rendering ``(B, 1, S, S, S)`` (None where none is made).
         """
         links = [linker(features[view]) for view, linker in enumerate(self.linkers)]
-        if self.finest and streams():
-            return x, self._stream(x, links)
-        x = norm_relu_(self.up(x))
+        x = norm_relu(self.up(x))
         channels, own = self.channels, self.views * self.channels
         rendered: Tensor | None = None
         if self.render_main is not None:
             rendered = self.render_main(x.narrow(1, own, channels))
         if self.finest:
             x = x.narrow(1, 0, own)
-        x = convolve_(x, self.link.weight, self.link.groups)
+        x = F.conv3d(x, self.link.weight, padding=1, groups=self.link.groups)
         views = x.narrow(1, 0, own)
         for view, link in enumerate(links):
             add_thin_(views.narrow(1, view * channels, channels), link, self.axes[view])
-        views = norm_relu_(views)
+        views = norm_relu(views)
         if self.render_average is not None:
             average = mean_of_views(views, self.views)
             of_average = self.render_average(average)
@@ -100,41 +97,11 @@ class Scale(nn.Module):
             if self.fusion:
                 views = average.repeat(1, self.decoders, 1, 1, 1)
         if self.first is not None and self.second is not None:
-            decoded = convolve_(views, self.first.weight, self.decoders)
+            decoded = self.first(views)
             if self.fusion:
                 decoded.narrow(1, own, channels).add_(x.narrow(1, own, channels))
-            x = norm_relu_(convolve_(norm_relu_(decoded), self.second.weight, self.decoders))
+            x = norm_relu(self.second(norm_relu(decoded)))
         return x, rendered
-
-    def _stream(self, x: Tensor, links: list[Tensor]) -> Tensor:
-        """The finest scale's rendering with one full-size feature in memory at a time, worked on in place."""
-        in_channels = x.shape[1] // self.decoders
-        size = 2 * x.shape[2]
-        rendered = torch.zeros(x.shape[0], 1, size, size, size, dtype=x.dtype, device=x.device)
-        for decoder in range(self.decoders):
-            feature = x.narrow(1, decoder * in_channels, in_channels).contiguous(memory_format=torch.channels_last_3d)
-            weight = self.up.weight.narrow(0, decoder * in_channels, in_channels)
-            feature = norm_relu_(F.conv_transpose3d(feature, weight, stride=2, padding=1, output_padding=1))
-            if decoder < self.views:
-                feature = convolve_(feature, self.link.weight.narrow(0, decoder * self.channels, self.channels), 1)
-                add_thin_(feature, links[decoder], self.axes[decoder])
-                feature = norm_relu_(feature)
-                if self.render_average is not None:
-                    _render(feature, self.render_average.weight / self.views, rendered)
-            elif self.render_main is not None:
-                _render(feature, self.render_main.weight, rendered)
-        if self.render_average is not None:
-            bias = self.render_average.bias
-            assert bias is not None
-            rendered += bias
-        return F.leaky_relu(rendered, 0.01, inplace=True)
-
-
-def _render(x: Tensor, weight: Tensor, rendered: Tensor) -> None:
-    """Add the 1x1x1 convolution of ``x`` to ``rendered``."""
-    rows = slab_rows(x)
-    for start in range(0, x.shape[2], rows):
-        rendered[:, :, start : start + rows] += F.conv3d(x[:, :, start : start + rows], weight)
 
 
 def _conv(channels: int, groups: int) -> nn.Conv3d:

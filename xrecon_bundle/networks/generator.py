@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .encoder import DenseEncoder
 from .fusion import Scale, mean_of_views
 from .lifting import Base
+from .streaming import Volume, stream_scale, streams
 
 VIEWS = ("pa", "lateral")
 DEPTH_AXIS = {"pa": 3, "lateral": 2}  # of a tensor (B, C, x, y, z): the PA view was taken along y, the lateral along x
@@ -101,16 +102,9 @@ class XReconGenerator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
-        bases: list[Tensor] = []
-        features: list[list[Tensor]] = []  # per view, coarsest last
-        for view, (encoder, base) in enumerate(zip(self.encoders, self.bases, strict=True)):
-            channel = self.input_channels[view]
-            encoded = encoder(image[:, channel : channel + 1])
-            bases.append(base(encoded.pop()))
-            features.append(encoded)
-        x = torch.cat(bases, dim=1)
-        if self.fusion:
-            x = mean_of_views(x, self.views)
+        if not torch.jit.is_scripting() and streams(image):
+            return torch.cat([self._stream(sample) for sample in image.split(1)])
+        x, features = self._encode(image)
         volume: Tensor | None = None
         for scale in self.scales:
             skips = [of_view.pop() for of_view in features]
@@ -122,6 +116,30 @@ class XReconGenerator(nn.Module):
                 volume = render(volume, rendered) if self.fusion else rendered
         assert volume is not None
         return self.act(volume)
+
+    @torch.jit.unused
+    def _stream(self, image: Tensor) -> Tensor:
+        """The same for one sample without gradients, see :mod:`xrecon_bundle.networks.streaming`."""
+        x, features = self._encode(image)
+        volumes = [Volume(x)] if self.fusion else [Volume(part) for part in x.chunk(self.views, dim=1)]
+        volume: Tensor | None = None
+        for scale in self.scales:
+            volumes, rendered = stream_scale(scale, volumes, [of_view.pop() for of_view in features])
+            if rendered is not None:
+                volume = render(volume, rendered) if self.fusion else rendered
+        return self.act(volume).to(image.dtype)
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
+        """The decoders' input (the bases, or with fusion their average) and each view's features, coarsest last."""
+        bases: list[Tensor] = []
+        features: list[list[Tensor]] = []
+        for view, (encoder, base) in enumerate(zip(self.encoders, self.bases, strict=True)):
+            channel = self.input_channels[view]
+            encoded = encoder(image[:, channel : channel + 1])
+            bases.append(base(encoded.pop()))
+            features.append(encoded)
+        x = torch.cat(bases, dim=1)
+        return mean_of_views(x, self.views) if self.fusion else x, features
 
 
 def render(volume: Tensor | None, rendered: Tensor) -> Tensor:

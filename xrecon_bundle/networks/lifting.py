@@ -109,10 +109,16 @@ def add_thin_(volume: Tensor, thin: Tensor, axis: int) -> None:
         thin: ``(B, 5, C, U, V)``, or ``(B, 4, C, U, V)`` where the volume has just four slices.
         axis: 2 or 3.
     """
-    slices, depth = thin.shape[1], volume.shape[axis]
-    for index in range(slices):
-        if index == 2 and slices == 5:
-            target = volume.narrow(axis, 2, depth - 4)
-        else:
-            target = volume.narrow(axis, index if index < 2 else index - slices + depth, 1)
-        target.add_(thin[:, index].unsqueeze(axis))
+    spans = depth_spans(thin.shape[1], volume.shape[axis])
+    for index, (start, stop) in enumerate(spans):
+        volume.narrow(axis, start, stop - start).add_(thin[:, index].unsqueeze(axis))
+
+
+def depth_spans(slices: int, depth: int) -> list[tuple[int, int]]:
+    """Of a thin volume's four or five slices: first row and end, along the depth, of what each stands for."""
+    spans = [(0, 1), (1, 2)]
+    if slices == 5:
+        spans.append((2, depth - 2))
+    spans.append((depth - 2, depth - 1))
+    spans.append((depth - 1, depth))
+    return spans
