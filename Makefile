@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow lint format bench zoo zoo-test label-test deploy-test clean help
+.PHONY: demo test test-slow lint format bench weights zoo zoo-test label-test deploy-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-slow  the minutes-long tests"
 	@echo "make lint       ruff only;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
+	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/;  make zoo-test  runs it without this repository"
 
 .venv/.ready: requirements.txt pyproject.toml
@@ -42,6 +43,9 @@ bench: .venv/.ready
 	$(PY) scripts/benchmark.py thorax
 	$(PY) scripts/benchmark.py ptxseg
 
+weights: .venv/.ready
+	$(PY) scripts/weights.py
+
 zoo: .venv/.ready
 	$(PY) scripts/zoo.py
 
@@ -51,11 +55,20 @@ zoo-test: .venv/.ready
 # Environments of their own: MONAI Label needs NumPy 1 and pydicom 2.
 .venv-label/.ready: scripts/label-requirements.txt
 	test -x .venv-label/bin/python || $(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check $$(grep ^torch== $<)
 	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+.venv-deploy/.ready: deploy/requirements.txt
+	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 label-test: .venv/.ready .venv-label/.ready
 	$(PY) scripts/label_test.py
+
+deploy-test: .venv/.ready .venv-deploy/.ready
+	$(PY) scripts/deploy_test.py
 
 clean:
 	rm -rf .venv .venv-label .venv-deploy build demo .pytest_cache .ruff_cache

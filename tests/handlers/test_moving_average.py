@@ -34,6 +34,16 @@ def test_the_initial_weights_are_forgotten_whatever_the_decay() -> None:
     assert averaged(0.9999, 60) < 60
 
 
+def test_running_statistics_are_averaged_and_counters_copied() -> None:
+    network = torch.nn.BatchNorm1d(1)
+    average = copy.deepcopy(network)
+    engine = Engine(lambda engine, batch: network(torch.full((2, 1), batch)))
+    MovingAverage(network, average, 0.9).attach(engine)
+    engine.run([10.0, 10.0, 10.0])
+    assert average.num_batches_tracked == 3
+    assert 0 < average.running_mean.item() < network.running_mean.item()
+
+
 def test_an_average_that_is_the_network_is_left_alone() -> None:
     network = torch.nn.Linear(1, 1)
     engine = Engine(lambda engine, batch: None)

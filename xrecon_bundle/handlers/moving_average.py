@@ -11,7 +11,7 @@ class MovingAverage:
     """Keep ``average`` the exponential moving average of ``network``'s weights over the iterations.
 
     The decay is ``min(decay, (1 + n) / (10 + n))`` in iteration n, so that the average forgets the initial weights
-    however short the training is. Buffers are copied.
+    however short the training is. So are running statistics averaged, which single cases make noisy; counters are copied.
 
     Args:
         network: the network being trained, not wrapped for distributed training.
@@ -42,4 +42,7 @@ class MovingAverage:
         for average, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
             average.lerp_(weight, 1 - decay)
         for average, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            average.copy_(buffer)
+            if buffer.is_floating_point():
+                average.lerp_(buffer, 1 - decay)
+            else:
+                average.copy_(buffer)
