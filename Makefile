@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow lint format bench weights zoo zoo-test label-test deploy-test clean help
+.PHONY: demo test test-slow lint format bench ablation weights zoo zoo-test label-test deploy-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make test-slow  the minutes-long tests"
 	@echo "make lint       ruff only;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
+	@echo "make ablation   the paper's ablation experiments on a small synthetic cohort, one table and one plot"
 	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/;  make zoo-test  runs it without this repository"
 
@@ -42,6 +43,10 @@ bench: .venv/.ready
 	$(PY) scripts/benchmark.py prepare
 	$(PY) scripts/benchmark.py thorax
 	$(PY) scripts/benchmark.py ptxseg
+	$(PY) scripts/benchmark.py training
+
+ablation: .venv/.ready
+	$(PY) scripts/ablation.py
 
 weights: .venv/.ready
 	$(PY) scripts/weights.py

@@ -9,9 +9,8 @@ import fire
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks import generator, prepare, projector, ptxseg, thorax
+from benchmarks import generator, prepare, projector, ptxseg, thorax, training
 
 if __name__ == "__main__":
-    fire.Fire(
-        {module.__name__.split(".")[-1]: module.run for module in (generator, prepare, projector, ptxseg, thorax)}
-    )
+    modules = (generator, prepare, projector, ptxseg, thorax, training)
+    fire.Fire({module.__name__.split(".")[-1]: module.run for module in modules})
