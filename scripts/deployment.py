@@ -24,13 +24,12 @@ SIZE = 64  # of the shipped weights
 def unpacked_bundle(folder: Path) -> Path:
     """Pack the bundle and unzip it into ``folder``; returns the bundle's folder.
 
-    With the weights in models/ or, before there are any, with random ones: what is tested is the way of the data.
+    With the weights in models/, else those of `make demo`, else random ones: what is tested is the way of the data.
     """
-    weights = ROOT / WEIGHTS
+    weights = next((path for path in (ROOT / WEIGHTS, ROOT / "demo" / WEIGHTS) if path.exists()), folder / "random.pt")
+    print(f"weights: {weights}")
     if not weights.exists():
-        print("no weights in models/: random ones take their place")
         torch.manual_seed(0)
-        weights = folder / "random.pt"
         save_weights(build_generator("compact", SIZE).state_dict(), weights)
     with zipfile.ZipFile(build(folder / "dist", weights)) as archive:
         archive.extractall(folder)

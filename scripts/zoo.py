@@ -27,6 +27,7 @@ CONTENT = (
     "models/README.md",
     "xrecon_bundle/**/*.py",
     "xrecon_bundle/**/*.j2",
+    "xrecon_bundle/**/*.png",
 )
 WEIGHTS = "models/model.pt"
 LARGEST_MB = 25  # larger files would have to be hosted elsewhere and named in large_files.yml

@@ -86,8 +86,11 @@ def test_archive_has(name: str, bundle: Path) -> None:
 
 
 def test_archive_has_the_whole_package_and_no_tests(bundle: Path) -> None:
-    sources = {path.relative_to(ROOT) for path in (ROOT / "xrecon_bundle").rglob("*.py")}
-    assert {path.relative_to(bundle) for path in bundle.rglob("*.py")} == sources
+    files = {path for path in (ROOT / "xrecon_bundle").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in (bundle / "xrecon_bundle").rglob("*") if path.is_file()} == {
+        bundle / path.relative_to(ROOT) for path in files
+    }
+    assert not [path for path in bundle.rglob("*.py") if path.relative_to(bundle).parts[0] != "xrecon_bundle"]
 
 
 def test_archive_has_no_caches_links_large_files_or_private_paths(archive: Path, bundle: Path) -> None:

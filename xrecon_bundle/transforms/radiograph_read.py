@@ -91,7 +91,8 @@ def blank_outside(grey: np.ndarray, inside: tuple[slice, slice]) -> np.ndarray:
     return blank
 
 
-def _shown_view(directions: tuple[str, str]) -> View | None:
+def shown_view(directions: tuple[str, str]) -> View | None:
+    """The view whose columns and rows run along ``directions`` (L, R, A, P, H, F), either way; None: neither."""
     axes = sorted(_AXIS.get(direction, "?") for direction in directions)
     return {"xz": "pa", "yz": "lateral"}.get("".join(axes))
 
@@ -139,8 +140,8 @@ def _convert_dicom(path: Path, dataset: pydicom.Dataset, view: View, accept_any_
         _refuse_wrong_tags(path, dataset, view)
     grey = _dicom_grey(path, dataset).T
     spacing = _dicom_spacing(dataset)
-    directions = _dicom_directions(dataset)
-    if directions and _shown_view(directions) == view:
+    directions = dicom_directions(dataset)
+    if directions and shown_view(directions) == view:
         grey, spacing = _turn(grey, spacing, directions, view)
     return Radiograph(grey, spacing, patient_id=str(dataset.get("PatientID") or "") or None)
 
@@ -164,18 +165,18 @@ def _refuse_wrong_tags(path: Path, dataset: pydicom.Dataset, view: View) -> None
     laterality = dataset.get("ImageLaterality") or dataset.get("Laterality") or ""
     if laterality in {"R", "L"} and (view == "pa" or laterality == "R"):
         raise _mismatch(path, f"laterality is '{laterality}'", view)
-    directions = _dicom_directions(dataset)
-    if directions and _shown_view(directions) != view:
+    directions = dicom_directions(dataset)
+    if directions and shown_view(directions) != view:
         raise _mismatch(path, f"PatientOrientation is '{directions[0]}\\{directions[1]}'", view)
 
 
-def _dicom_directions(dataset: pydicom.Dataset) -> tuple[str, str] | None:
+def dicom_directions(dataset: pydicom.Dataset) -> tuple[str, str] | None:
     """Patient directions in which columns and rows grow; None where the file does not say.
 
     PatientOrientation describes the stored pixels, whatever turning or mirroring came before.
     """
     directions = tuple(str(value)[:1].upper() for value in dataset.get("PatientOrientation") or ())
-    return directions if len(directions) == 2 and _shown_view(directions) else None
+    return directions if len(directions) == 2 and shown_view(directions) else None
 
 
 def _dicom_spacing(dataset: pydicom.Dataset) -> np.ndarray | None:
@@ -293,7 +294,7 @@ def _read_nifti(path: Path, view: View, accept_any_view: bool) -> Radiograph:
         raise InputError(f"{path} has shape {grey.shape}; give one radiograph (U, V), as pa.nii.gz or lateral.nii.gz")
     grey = grey.reshape(grey.shape[:2])
     directions, zooms = (names[0], names[1]), np.array(image.header.get_zooms()[:2], dtype=float)
-    shown = _shown_view(directions)
+    shown = shown_view(directions)
     if shown is None:  # a detector's picture that knows nothing of the patient; writers put 1 mm for unknown
         return Radiograph(grey, None if np.all(zooms == 1) else zooms)
     # The pair's affine (frame.radiograph_affine) has PA's u and v for both views, and a third axis of its own.
