@@ -27,9 +27,9 @@ from tqdm import tqdm
 from xrecon_bundle import frame
 from xrecon_bundle.data import list_cases, simulate_case, write_pseudo_cohort, write_synthetic_cohort
 from xrecon_bundle.data.lidc import fetch_lidc, standard_lidc
-from xrecon_bundle.engines import reconstruct
+from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
-from xrecon_bundle.networks import load_generator
+from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
 from xrecon_bundle.transforms import radiograph_to_unit
 
