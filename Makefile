@@ -11,6 +11,7 @@ help:
 	@echo "make lint       ruff only;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
 	@echo "make ablation   the paper's ablation experiments on a small synthetic cohort, one table and one plot"
+	@echo "make docs       the API reference from the docstrings, in dist/docs/"
 	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/;  make zoo-test  runs it without this repository"
 
@@ -47,6 +48,9 @@ bench: .venv/.ready
 
 ablation: .venv/.ready
 	$(PY) scripts/ablation.py
+
+docs: .venv/.ready
+	$(PY) -m pdoc --docformat google --output-directory dist/docs xrecon_bundle
 
 weights: .venv/.ready
 	$(PY) scripts/weights.py
