@@ -13,12 +13,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import itk
 import nibabel
 import numpy as np
 import pydicom
 from deployment import SIZE, run, unpacked_bundle
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from skimage.transform import resize
 from zoo import ROOT
 
 from xrecon_bundle.data import fetch_lidc, fetch_lidc_dicom, simulate_case
@@ -65,6 +67,7 @@ def main() -> None:
         if files[0].suffix == ".dcm":  # NIfTI's grey levels are finer, and it says where the patient was
             assert difference.max() <= 1
             assert np.allclose(written.affine, image.affine, atol=1e-3), (written.affine, image.affine)
+    check_orientation(output / "ct", case / "ct.nii.gz")
     check_tags(output / "ct", study)
     check_segmentation(output)
     refuse_half_a_study(study, model, bundle)
@@ -109,6 +112,19 @@ def write_dx(path: Path, image: np.ndarray, view: View, **tags: object) -> None:
     for name, value in (TAGS | tags).items():
         setattr(dataset, name, value)
     dataset.save_as(path, enforce_file_format=True)
+
+
+def check_orientation(series: Path, true_ct: Path) -> None:
+    """As ITK reads it, the series resembles the patient's own CT more than any mirror image of it does."""
+    names = itk.GDCMSeriesFileNames.New(Directory=str(series))
+    image = itk.imread(list(names.GetInputFileNames()), itk.F)
+    assert np.allclose(itk.array_from_matrix(image.GetDirection()), np.eye(3))
+    found = itk.array_from_image(image)[::-1].T  # to the left, to the back, to the feet
+    true = resize(nibabel.load(true_ct).get_fdata(), found.shape, anti_aliasing=True)
+    mirrored = {"none": found} | {f"axis {axis}": np.flip(found, axis) for axis in range(3)}
+    likeness = {name: round(float(np.corrcoef(hu.ravel(), true.ravel())[0, 1]), 3) for name, hu in mirrored.items()}
+    print(f"  correlation with the patient's CT by the axis mirrored: {likeness}")
+    assert max(likeness, key=likeness.__getitem__) == "none"
 
 
 def check_tags(series: Path, study: Path) -> None:
