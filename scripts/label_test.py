@@ -1,8 +1,8 @@
 """`make label-test`: the bundle in a real MONAI Label server on this machine's loopback interface.
 
 The server is the `monaibundle` sample app of the MONAI Label in .venv-label, with the bundle as `make zoo` packs it. It
-is asked for the CT of the LIDC patient's simulated radiographs by HTTP and by MONAI Label's own client. The answers have
-to be what the package itself computes, where the patient's own CT is. What is written stays in build/label-test.
+is asked for the CT of the LIDC patient's simulated radiographs by HTTP and by MONAI Label's own client. What it answers
+has to be what the package itself computes, where the patient's own CT is. Everything stays in build/label-test.
 """
 
 from __future__ import annotations
