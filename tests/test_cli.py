@@ -9,17 +9,25 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
 
-from xrecon_bundle import cli
+from tests.transforms.radiograph_cases import grey_levels, write_dicom
+from xrecon_bundle import __version__, cli
 from xrecon_bundle.data import write_case
+from xrecon_bundle.data.cases import file_sha256
+from xrecon_bundle.data.dicom import choose_series, load_series, scan_dicom
+from xrecon_bundle.data.dicom_write import write_ct_series
+from xrecon_bundle.data.readers import dicom_files
 from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.published import published_shapes
 from xrecon_bundle.networks.weights import save_weights
+from xrecon_bundle.quality.consistency import LOW_SCORE
+from xrecon_bundle.segmentation.ptxseg import SEGMENTERS
 
 SIZE = 64
 CENTRE = (5.0, -170.0, -200.0)
@@ -55,7 +63,9 @@ def failure(capsys: pytest.CaptureFixture, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["nii.gz", "png"])
-def test_two_files_become_a_ct(suffix: str, case: Path, model: Path, tmp_path: Path) -> None:
+def test_two_files_become_a_ct(
+    suffix: str, case: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     output = tmp_path / "ct.nii.gz"
     xrecon("reconstruct", case / f"pa.{suffix}", case / f"lateral.{suffix}", "--output", output, "--model", model)
     image = nibabel.load(output)
@@ -64,6 +74,107 @@ def test_two_files_become_a_ct(suffix: str, case: Path, model: Path, tmp_path: P
     assert image.get_data_dtype() == np.int16
     assert np.allclose(image.affine, cube_affine(SIZE, centre), atol=1e-3)
     assert image.get_fdata().min() >= -1024
+    report = json.loads((tmp_path / "ct.json").read_text())
+    names = (f"pa.{suffix}", f"lateral.{suffix}")
+    assert [item["sha256"] for item in report["inputs"]] == [file_sha256(case / name) for name in names]
+    assert report["weights"]["sha256"] == file_sha256(model)
+    assert report["version"] == __version__
+    assert report["geometry"]["source_to_detector_mm"] == 1800
+    assert -1 <= report["consistency"]["score"] < LOW_SCORE  # untrained weights
+    assert "explains its radiographs poorly" in report["warnings"][0]
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == [f"xrecon: warning: {warning}" for warning in report["warnings"]]
+    assert captured.out == f"wrote {output} (consistency {report['consistency']['score']:.2f})\n"
+
+
+def test_the_same_files_give_the_same_bytes(case: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        xrecon(
+            "reconstruct",
+            case / "pa.png",
+            case / "lateral.png",
+            "--output",
+            tmp_path / name / "ct.nii",
+            "--model",
+            model,
+        )
+    for name in ("ct.nii", "ct.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def read_series(folder: Path):
+    """As `read_ct`, but what untrained weights make need not look like HU."""
+    return load_series(choose_series(scan_dicom(dicom_files(folder))))
+
+
+def test_a_dicom_study_becomes_a_dicom_ct_equal_to_the_nifti(case: Path, model: Path, tmp_path: Path) -> None:
+    study = dict(StudyInstanceUID="1.2.3", PatientID="P7", PatientName="Doe^Jo")
+    for view in ("pa", "lateral"):
+        picture = np.asarray(nibabel.load(case / f"{view}.nii.gz").dataobj)
+        write_dicom(tmp_path / f"{view}.dcm", grey_levels(picture, 4095), **study)
+    files = (tmp_path / "pa.dcm", tmp_path / "lateral.dcm")
+    xrecon("reconstruct", *files, "--output", tmp_path / "ct.nii.gz", "--model", model)
+    xrecon("reconstruct", *files, "--output", tmp_path / "ct", "--format", "dicom", "--model", model)
+    nifti, dicom = nibabel.load(tmp_path / "ct.nii.gz"), read_series(tmp_path / "ct")
+    flipped = dicom.affine @ nibabel.orientations.inv_ornt_aff([[0, 1], [1, 1], [2, -1]], dicom.hu.shape)
+    np.testing.assert_array_equal(dicom.hu[:, :, ::-1], nifti.get_fdata())
+    np.testing.assert_allclose(flipped, nifti.affine, atol=1e-3)
+    first = pydicom.dcmread(tmp_path / "ct" / "0001.dcm")
+    assert (first.StudyInstanceUID, first.PatientID, str(first.PatientName)) == ("1.2.3", "P7", "Doe^Jo")
+    given = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+    assert [item.ReferencedSOPInstanceUID for item in first.SourceImageSequence] == given
+    assert json.loads((tmp_path / "ct" / "reconstruction.json").read_text()) == json.loads(
+        (tmp_path / "ct.json").read_text()
+    )
+
+
+def test_a_warning_is_one_line_and_a_picture_of_something_else_is_refused(
+    case: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Image.fromarray(np.asarray(Image.open(case / "pa.png"))[:, ::-1].T.copy()).save(tmp_path / "turned.png")
+    arguments = ["--output", tmp_path / "ct.nii.gz", "--model", model]
+    xrecon("reconstruct", tmp_path / "turned.png", case / "lateral.png", *arguments)
+    assert "xrecon: warning: the PA view looks turned on its side; check the file\n" in capsys.readouterr().err
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).resize((512, 512)).save(tmp_path / "noise.png")
+    arguments[1] = tmp_path / "none.nii.gz"
+    message = failure(capsys, "reconstruct", case / "pa.png", tmp_path / "noise.png", *arguments)
+    assert "the lateral view is no chest radiograph" in message
+    assert "noise.png" in message
+    assert not list(tmp_path.glob("none*"))
+    xrecon("reconstruct", case / "pa.png", tmp_path / "noise.png", *arguments, "--accept_any_view")
+    assert (tmp_path / "none.nii.gz").exists()
+
+
+def test_a_folder_of_patients(case: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for view in ("pa", "lateral"):
+            (tmp_path / "in" / name / f"{view}.png").write_bytes((case / f"{view}.png").read_bytes())
+    arguments = ["reconstruct-folder", tmp_path / "in", "--output", tmp_path / "out", "--model", model]
+    xrecon(*arguments)
+    assert capsys.readouterr().out == f"2 reconstructed, 0 made before; {tmp_path / 'out' / 'summary.csv'}\n"
+    (tmp_path / "in" / "two" / "pa.png").write_text("no picture")
+    message = failure(capsys, *arguments)
+    assert message.startswith("xrecon: error: 1 of 2 cases failed")
+    assert "xrecon: two: " in capsys.readouterr().err
+
+
+def test_segment_writes_dicom_for_a_dicom_ct(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a quick stand-in for the segmenter."""
+    pytest.importorskip("highdicom")
+    monkeypatch.setitem(SEGMENTERS, "classical", lambda _: lambda hu, spacing: (hu < -700).astype(np.uint8))
+    ct = nibabel.load(case / "ct.nii.gz")
+    write_ct_series(tmp_path / "ct", ct.get_fdata(), ct.affine)
+    xrecon("segment", tmp_path / "ct", "--output", tmp_path / "seg.dcm", "--format", "dicom")
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "seg.json").read_text())
+    assert pydicom.dcmread(tmp_path / "seg.dcm").Modality == "SEG"
+    assert pydicom.dcmread(tmp_path / "seg.sr.dcm").Modality == "SR"
+    assert "end in .dcm" in failure(
+        capsys, "segment", tmp_path / "ct", "--output", tmp_path / "seg.nii.gz", "--format", "dicom"
+    )
 
 
 def test_a_volume_is_its_own_perfect_reconstruction(case: Path, capsys: pytest.CaptureFixture) -> None:
@@ -127,6 +238,8 @@ BAD_RECONSTRUCTIONS = {
     "no weights": ({"--model": "none.pt"}, "none.pt"),
     "weights that are none": ({"--model": "notes.txt"}, "notes.txt"),
     "an output that is no NIfTI": ({"--output": "ct.jpg"}, "ct.jpg"),
+    "an unknown format": ({"--format": "mha"}, "mha"),
+    "a file's name for a series": ({"--format": "dicom"}, "out.nii.gz: a DICOM series is a folder"),
     "another size than the weights'": ({"--spatial_size": "50"}, "50"),
 }
 
@@ -144,7 +257,9 @@ def test_bad_input_is_one_clear_error(
     before = set(tmp_path.iterdir())
     changed, named = BAD_RECONSTRUCTIONS[name]
     arguments = {"pa": "pa.png", "lateral": "lateral.png", "--output": "out.nii.gz", "--model": model} | changed
-    paths = {key: value if key == "--spatial_size" else tmp_path / value for key, value in arguments.items()}
+    paths = {
+        key: value if key in {"--spatial_size", "--format"} else tmp_path / value for key, value in arguments.items()
+    }
     flags = [part for key, value in paths.items() if key.startswith("--") for part in (key, value)]
     message = failure(capsys, "reconstruct", paths["pa"], paths["lateral"], *flags)
     assert message.startswith("xrecon: error: ")

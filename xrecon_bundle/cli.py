@@ -26,6 +26,7 @@ def reconstruct(
     lateral: str,
     output: str,
     model: str = MODEL,
+    format: str = "nifti",
     spatial_size: int = SPATIAL_SIZE,
     field_of_view_mm: float | None = None,
     invert: bool = False,
@@ -35,33 +36,90 @@ def reconstruct(
 ) -> None:
     """Reconstruct a CT volume from two X-ray files. No CT is needed.
 
+    Beside the volume a JSON file says how well it explains the X-rays (consistency), and what it was made from.
+
     Args:
         pa: posteroanterior chest X-ray: PNG, JPEG, NIfTI or DICOM.
-        lateral: left lateral chest X-ray.
-        output: the CT to write, NIfTI (.nii.gz), Hounsfield units.
+        lateral: left lateral chest X-ray of the same patient.
+        output: CT to write in HU: a file (.nii.gz), or with --format dicom a new folder for the series.
         model: weights, a plain state dict.
-        spatial_size: voxels along each edge that the weights were trained for.
-        field_of_view_mm: longer side of the images on the detector in mm, for files without pixel spacing.
-        invert: the files show bone as dark (DICOM's MONOCHROME1 is recognised without).
+        format: nifti or dicom.
+        spatial_size: edge of the volume that the weights were trained for.
+        field_of_view_mm: length of the files' longer side on the detector, where they do not say.
+        invert: the files show dense as dark.
         flip_lateral: the lateral faces the viewer's right: mirror it.
-        accept_any_view: do not refuse DICOM files whose tags say another view or different patients.
+        accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
+            like no chest.
         style: grey value normalisation, see docs/radiographs.md.
     """
     from .engines.reconstruct import reconstruct_files
 
-    path = reconstruct_files(
+    report = reconstruct_files(
         pa,
         lateral,
         output,
         model=model,
         spatial_size=spatial_size,
+        output_format=format,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
         accept_any_view=accept_any_view,
         style=style,
     )
-    print(f"wrote {path}")
+    for warning in report["warnings"]:
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
+    print(f"wrote {output} (consistency {report['consistency']['score']:.2f})")
+
+
+def reconstruct_folder(
+    folder: str,
+    output: str,
+    model: str = MODEL,
+    format: str = "nifti",
+    segment: bool = False,
+    spatial_size: int = SPATIAL_SIZE,
+    field_of_view_mm: float | None = None,
+    invert: bool = False,
+    flip_lateral: bool = False,
+    accept_any_view: bool = False,
+    style: str | None = None,
+) -> None:
+    """Reconstruct a folder of patients. Run again to resume; a bad case does not stop the others.
+
+    Args:
+        folder: at any depth, a folder a patient with files called pa and lateral, DICOM studies, or radiographs.nii.gz.
+        output: receives a folder a case, and summary.csv with consistency and warnings.
+        model: weights, a plain state dict.
+        format: nifti or dicom.
+        segment: measure lungs and pneumothorax in each reconstruction.
+        spatial_size: edge of the volume that the weights were trained for.
+        field_of_view_mm: length of the files' longer side on the detector, where they do not say.
+        invert: the files show dense as dark.
+        flip_lateral: the laterals face the viewer's right: mirror them.
+        accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
+            like no chest.
+        style: grey value normalisation, see docs/radiographs.md.
+    """
+    from .engines import reconstruct_folder as batch
+    from .engines.reconstruct import Reconstructor
+
+    reconstructor = Reconstructor(
+        model,
+        spatial_size,
+        field_of_view_mm=field_of_view_mm,
+        invert=invert,
+        flip_lateral=flip_lateral,
+        accept_any_view=accept_any_view,
+        style=style,
+    )
+    summary = batch.reconstruct_folder(folder, output, reconstructor, output_format=format, segment=segment)
+    print(f"{summary.made} reconstructed, {summary.reused} made before; {summary.table}")
+    for case, reason in summary.failed.items():
+        print(f"xrecon: {case}: {reason}", file=sys.stderr)
+    if summary.failed:
+        count = summary.made + summary.reused + len(summary.failed)
+        raise InputError(f"{len(summary.failed)} of {count} cases failed; {summary.table} says why")
 
 
 def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | None = None) -> None:
@@ -128,16 +186,26 @@ def evaluate(pred: str, true: str) -> None:
     print(to_json(compare_files(pred, true)))
 
 
-def segment(ct: str, output: str, segmenter: str = "classical", weights: str | None = None) -> None:
-    """Segment lungs and pneumothorax in a CT; writes the label map, statistics.json and a picture.
+def segment(
+    ct: str, output: str, segmenter: str = "classical", weights: str | None = None, format: str = "nifti"
+) -> None:
+    """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
     Args:
         ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
-        output: label map to write (.nii.gz): 1 right lung, 2 left lung, 3 and 4 air-accumulated region, right and left.
+        output: label map to write (.nii.gz, with statistics.json and a picture): 1 right lung, 2 left lung, 3 and 4
+            air-accumulated region, right and left; or with --format dicom a DICOM SEG (.dcm, with .json and .sr.dcm).
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
+        format: nifti or dicom; dicom needs a CT in DICOM.
     """
+    from .engines.reconstruct import FORMATS
     from .segmentation.files import segment_file
+
+    if format not in FORMATS:
+        raise InputError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
+    if format == "dicom":
+        from .segmentation.dicom_seg import segment_dicom as segment_file
 
     print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
 
@@ -162,6 +230,7 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
+    "reconstruct-folder": reconstruct_folder,
     "simulate": simulate,
     "prepare": prepare,
     "evaluate": evaluate,
@@ -171,7 +240,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 # Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
 TEXTS = (
     *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
-    *("cluster", "series", "patient_pattern", "style", "segmenter", "weights"),
+    *("cluster", "series", "patient_pattern", "style", "segmenter", "weights", "format", "folder"),
 )
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 

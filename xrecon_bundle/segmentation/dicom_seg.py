@@ -90,25 +90,43 @@ def segment_dicom(
         "labels": REGIONS,
         **measure_pneumothorax(labels, ct.hu, spacing),
     }
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
-    for source in sources:  # highdicom insists on what the standard makes mandatory and exporters forget
-        for name in MANDATORY:
-            source.setdefault(name, "")
-        if not source.get("SliceThickness"):
-            source.SliceThickness = DSfloat(float(spacing[2]), auto_format=True)
-    if any("NumberOfFrames" in source for source in sources):
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
+    if any("NumberOfFrames" in image for image in images):
         raise InputError(f"{ct_path} is a multi-frame CT; segment it with --format nifti")
-    sources, frames = frames_of_images(labels, ct.affine, sources)
-    seg = segmentation_object(frames, sources)
-    report = measurement_report(statistics, seg, sources)
-    with (
-        atomic_path(output_path) as seg_path,
-        atomic_path(output_path.with_suffix(".sr.dcm")) as report_path,
-    ):
-        seg.save_as(seg_path)
-        report.save_as(report_path)
+    write_segmentation(output_path, labels, ct.affine, images, statistics)
     write_json(output_path.with_suffix(".json"), statistics)
     return statistics
+
+
+def write_segmentation(
+    path: str | os.PathLike,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    images: Sequence[Dataset],
+    statistics: dict[str, Any],
+) -> None:
+    """Write a label map as DICOM SEG, and its statistics beside it as a structured report ``.sr.dcm``.
+
+    Args:
+        path: the DICOM SEG, ``.dcm``.
+        labels: ``(I, J, K)``, on the grid of the series.
+        affine: ``(4, 4)`` voxel index to RAS+ mm, of any orientation whose third axis runs from image to image.
+        images: headers of the CT images, one frame each.
+        statistics: what :func:`~.measures.measure_pneumothorax` returned.
+    """
+    _highdicom()
+    step = float(np.linalg.norm(affine[:3, 2]))
+    for image in images:  # highdicom insists on what the standard makes mandatory and exporters forget
+        for name in MANDATORY:
+            image.setdefault(name, "")
+        if not image.get("SliceThickness"):
+            image.SliceThickness = DSfloat(step, auto_format=True)
+    images, frames = frames_of_images(labels, affine, images)
+    seg = segmentation_object(frames, images)
+    report = measurement_report(statistics, seg, images)
+    with atomic_path(path) as seg_path, atomic_path(Path(path).with_suffix(".sr.dcm")) as report_path:
+        seg.save_as(seg_path)
+        report.save_as(report_path)
 
 
 def frames_of_images(
