@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from xrecon_bundle import __version__, cli
 from xrecon_bundle.data import write_case
@@ -173,6 +173,42 @@ def test_configs_have_every_property_that_monai_names(config: str, workflow_type
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+def recipe(*overlays: str) -> dict[str, object]:
+    """What the ablation changes, as configs/train.yaml with these overlays wires it."""
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("train.yaml", *overlays)])
+    get = parser.get_parsed_content
+    generator, first_layer = get("network_def"), get("discriminator_def")[0]
+    return {
+        "weights": tuple(get(f"{name}_weight") for name in ("volume", "projection", "adversarial")),
+        "fusion": generator.fusion,
+        "views": generator.views,
+        "discriminator_channels": next(first_layer.parameters()).shape[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("overlay", "change"),
+    [
+        ("recon_only", {"weights": (10.0, 0.0, 0.0)}),
+        ("recon_projection", {"weights": (10.0, 0.1, 0.0)}),
+        ("full", {}),
+        ("no_mfusion", {"fusion": False}),
+        ("no_coordconv", {"discriminator_channels": 3}),  # CoordConv adds three
+        ("unconditional", {"discriminator_channels": 4}),
+        ("single_view", {"views": 1, "discriminator_channels": 5}),
+    ],
+)
+def test_an_ablation_changes_one_thing(overlay: str, change: dict[str, object]) -> None:
+    full = {"weights": (10.0, 0.1, 1.0), "fusion": True, "views": 2, "discriminator_channels": 6}
+    assert recipe(f"ablation/{overlay}.yaml") == full | change
+
+
+def test_every_ablation_overlay_is_run_and_tested() -> None:
+    (tested,) = (mark.args[1] for mark in test_an_ablation_changes_one_thing.pytestmark)
+    assert {name for name, _ in tested} == {path.stem for path in (CONFIGS / "ablation").glob("*.yaml")}
 
 
 TRAIN_KEYS = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from monai.engines import AdversarialTrainer
+from monai.engines.utils import IterationEvents
 from monai.utils import AdversarialKeys, CommonKeys, convert_to_tensor
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -136,7 +137,7 @@ def conditional_adversarial_iteration(
             discriminator_loss = state.d_loss_function(real_logits.float(), fake_logits.float())
         learn("discriminator", discriminator_loss, state.d_optimizer)
 
-    return {
+    state.output = {
         CommonKeys.IMAGE: image,
         CommonKeys.LABEL: label,
         CommonKeys.PRED: fake.detach(),
@@ -145,6 +146,8 @@ def conditional_adversarial_iteration(
         Keys.GENERATOR_LOSS: generator_loss.detach(),
         Keys.DISCRIMINATOR_LOSS: discriminator_loss.detach(),
     }
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)  # decollates, if the trainer is told to
+    return state.output
 
 
 def _accumulation_group(iteration: int, epoch_length: int, steps: int) -> tuple[bool, bool, int]:
