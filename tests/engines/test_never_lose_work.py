@@ -61,6 +61,15 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert not list(tmp_path.rglob(".checkpoint*"))
 
 
+@pytest.mark.slow
+def test_it_ends_with_the_same_weights_when_worker_processes_load_and_augment(dataset: Path, tmp_path: Path) -> None:
+    settings = {"num_workers": 2, "cache_rate": 0.0}
+    tiny.train(dataset, tmp_path / "unbroken", **settings)
+    tiny.train_until_killed(dataset, tmp_path / "run", "xrecon_bundle.engines.adversarial._step", 21, settings)
+    tiny.train(dataset, tmp_path / "run", **settings, resume=True)
+    assert same_training(tmp_path / "run", tmp_path / "unbroken")
+
+
 def test_another_seed_is_another_training(dataset: Path, unbroken: Path, tmp_path: Path) -> None:
     tiny.train(dataset, tmp_path, seed=8)
     assert not same_training(tmp_path, unbroken)
