@@ -9,7 +9,7 @@ one sees synthetic chests alone, so the real CT is as foreign to it as any other
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import shutil
 import subprocess
@@ -25,13 +25,15 @@ import torch
 from tqdm import tqdm
 
 from xrecon_bundle import frame
-from xrecon_bundle.data import list_cases, simulate_case, write_pseudo_cohort, write_synthetic_cohort
+from xrecon_bundle.data import list_cases, simulate_case, write_case, write_pseudo_cohort, write_synthetic_cohort
+from xrecon_bundle.data.cohort import resize_labelled
 from xrecon_bundle.data.lidc import fetch_lidc, standard_lidc
 from xrecon_bundle.engines.reconstruct import reconstruct
+from xrecon_bundle.files import write_json
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
 from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
-from xrecon_bundle.transforms import radiograph_to_unit
+from xrecon_bundle.transforms import insert_pneumothorax, radiograph_to_unit
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -43,6 +45,7 @@ SIZE = 64
 SEED = 1
 SYNTHETIC_CASES, PSEUDO_CASES = 700, 150
 LIDC = "LIDC-IDRI"
+OCCUPANCIES = (0.1, 0.2, 0.4, 0.7)
 MEASURES = ("psnr", "ssim_avg", "mae_hu", "psnr_body", "cavity_dice")
 Predict = Callable[[np.ndarray], np.ndarray]  # radiographs (2, S, S) to CT (S, S, S) in HU
 
@@ -64,6 +67,13 @@ def data(workers: int = 2) -> None:
         lidc.ct, lidc.labels, DATA / "pseudo", PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0)
     )
     simulate_case(fetch_lidc(ROOT / ".cache")[0], DATA / "lidc" / LIDC, SIZE)
+    for side, occupancy in itertools.product(("right", "left"), OCCUPANCIES):
+        ct, labels = insert_pneumothorax(
+            lidc.ct, lidc.labels, (frame.voxel_size(2 * SIZE),) * 3, side, occupancy, seed=SEED
+        )
+        folder = DATA / "lidc_pneumothorax" / f"{LIDC} {side} {occupancy:.0%}"
+        resized, segmentation = resize_labelled(ct, labels, SIZE)
+        write_case(folder, resized, frame.cube_affine(SIZE), segmentation)
 
 
 def train() -> None:
@@ -76,7 +86,7 @@ def train() -> None:
         overlays=["configs/fine_tune.yaml"],
         initial_weights=first,
         max_epochs=4,
-        decay_start=1,
+        decay_start=2,
     )
     shutil.copyfile(DATA / "stage2" / "model.pt", second)
 
@@ -99,34 +109,42 @@ def judge(output: str = "docs/images/weights.png", table: str = "models/model.js
         output: picture.
         table: the figures.
     """
-    predictors = {"mean chest": mean_chest(), "nearest training case": nearest_case()}
-    predictors |= {name: network(path) for name, path in STAGES.items() if path.exists()}
-    cases = {"synthetic": list_cases(DATA / "synthetic", "test"), "LIDC": list_cases(DATA / "lidc")}
+    predictors = {}
+    for (name, model), folders in zip(STAGES.items(), (["synthetic"], ["synthetic", "pseudo"]), strict=True):
+        training = list_cases([DATA / folder for folder in folders], "train")
+        predictors |= {f"{name}: mean chest": mean_chest(training), f"{name}: nearest case": nearest_case(training)}
+        predictors[f"{name}: network"] = network(model)
+    cases = {
+        "synthetic": list_cases(DATA / "synthetic", "test"),
+        "LIDC": list_cases(DATA / "lidc"),
+        "LIDC, pneumothorax put in": list_cases(DATA / "lidc_pneumothorax"),
+    }
     rows = []
     for name, predict in predictors.items():
         for cohort, entries in cases.items():
             measured = [measure(entry, predict) for entry in tqdm(entries, desc=f"{name}, {cohort}")]
             rows.append({"model": name, "cases": cohort, "n": len(entries)} | summarise(measured))
     print_table(rows)
-    (ROOT / table).write_text(json.dumps(rows, indent=2) + "\n")
-    draw([cases["LIDC"][0], *cases["synthetic"][:3]], predictors).savefig(ROOT / output, dpi=110, facecolor="black")
+    write_json(ROOT / table, rows)
+    shown = [*cases["LIDC"], *cases["LIDC, pneumothorax put in"][1:3], *cases["synthetic"][:2]]
+    draw(shown, predictors).savefig(ROOT / output, dpi=110, facecolor="black")
 
 
-def mean_chest() -> Predict:
+def mean_chest(training: list[dict[str, str]]) -> Predict:
     """The same volume for everyone: the voxelwise mean of the training cases."""
-    volumes = [load(entry["label"]).clip(frame.AIR_HU, 1476) for entry in training_cases()]
-    mean = np.mean(volumes, axis=0)
+    mean = np.mean(
+        [load(entry["label"]).clip(frame.AIR_HU, frame.AIR_HU + frame.HU_SPAN) for entry in training], axis=0
+    )
     return lambda radiographs: mean
 
 
-def nearest_case() -> Predict:
+def nearest_case(training: list[dict[str, str]]) -> Predict:
     """The CT of the training case whose radiographs differ least (mean squared, in the network's scale)."""
-    entries = training_cases()
-    known = np.stack([unit(load(entry["image"])) for entry in entries])
+    known = np.stack([unit(load(entry["image"])) for entry in training])
 
     def predict(radiographs: np.ndarray) -> np.ndarray:
         distance = np.square(known - unit(radiographs)).mean(axis=(1, 2, 3))
-        return load(entries[int(distance.argmin())]["label"])
+        return load(training[int(distance.argmin())]["label"])
 
     return predict
 
@@ -135,11 +153,6 @@ def network(path: Path) -> Predict:
     """A trained generator."""
     generator = load_generator(path, SIZE)
     return lambda radiographs: reconstruct(torch.from_numpy(np.moveaxis(radiographs, -1, 0).copy()), generator)
-
-
-def training_cases() -> list[dict[str, str]]:
-    """What the shipped weights learnt from."""
-    return list_cases([DATA / "synthetic", DATA / "pseudo"], "train")
 
 
 def load(path: str) -> np.ndarray:
@@ -160,7 +173,8 @@ def measure(entry: dict[str, str], predict: Predict) -> dict[str, float]:
     )
     metrics = image_metrics(*tensors)
     spacing = (frame.voxel_size(SIZE),) * 3
-    labels = [PTXSeg()(hu, spacing) for hu in (predicted, truth)]
+    known = load(entry["segmentation"]) if "segmentation" in entry else PTXSeg()(truth, spacing)
+    labels = [PTXSeg()(predicted, spacing), known]
     cavities = [np.isin(label, (1, 3)) + 2 * np.isin(label, (2, 4)) for label in labels]
     occupancy = [
         measure_pneumothorax(label, hu, spacing)["total"]["occupancy"]

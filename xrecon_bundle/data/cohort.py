@@ -90,6 +90,14 @@ def write_pseudo_cohort(
     return _write_cohort(Path(output_dir), recipe, cases, workers, fractions)
 
 
+def resize_labelled(ct: np.ndarray, labels: np.ndarray, spatial_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A CT of the chest frame and its labels 1 to 4 at another size, the labels at the nearest voxel."""
+    size = ct.shape[0]
+    nearest = np.floor((np.arange(spatial_size) + 0.5) * size / spatial_size).astype(int)
+    labels = labels[np.ix_(nearest, nearest, nearest)]
+    return resize_cube(ct, frame.cube_affine(size), spatial_size).ct, np.where(labels <= 4, labels, 0)
+
+
 def draw_patient(seed: int, number: int, pneumothorax_fraction: float) -> tuple[SyntheticThorax, Pneumothorax | None]:
     """Patient ``number`` of the synthetic cohort ``seed``, and the pneumothorax if there is one."""
     rng = np.random.default_rng([seed, number])
@@ -171,10 +179,7 @@ class _PseudoPatients:
             ct, labels = insert_pneumothorax(
                 ct, labels, spacing, pneumothorax.side, pneumothorax.occupancy, deformation
             )
-        resized = resize_cube(ct, frame.cube_affine(size), self.spatial_size)
-        nearest = np.floor((np.arange(self.spatial_size) + 0.5) * size / self.spatial_size).astype(int)
-        labels = labels[np.ix_(nearest, nearest, nearest)]
-        return resized.ct, np.where(labels <= 4, labels, 0)
+        return resize_labelled(ct, labels, self.spatial_size)
 
     def _draw(self, number: int) -> tuple[int, Pneumothorax | None]:
         rng = np.random.default_rng([self.seed, number])
