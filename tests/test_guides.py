@@ -1,0 +1,88 @@
+"""Every command in docs/guides is run as it stands there, in a copy of the bundle, on one patient's files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from xrecon_bundle.data import write_synthetic_cohort
+from xrecon_bundle.networks import build_generator
+from xrecon_bundle.networks.weights import save_weights
+
+ROOT = Path(__file__).parents[1]
+GUIDES = ROOT / "docs" / "guides"
+SHORT = " --max_epochs 1 --val_interval 1"  # a training is the same command, over sooner
+
+
+def commands(guide: str) -> list[str]:
+    """The lines of the guide's ```bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", (GUIDES / guide).read_text(), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The bundle as after cloning, and the files that the guides speak of."""
+    for name in ("configs", "xrecon_bundle", "models"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    if not (tmp_path / "models" / "model.pt").exists():
+        torch.manual_seed(0)
+        save_weights(build_generator("compact", 64).state_dict(), tmp_path / "models" / "model.pt")
+    if (ROOT / ".cache").exists():
+        (tmp_path / ".cache").symlink_to(ROOT / ".cache")
+    write_synthetic_cohort(tmp_path / "cohort", cases=4, spatial_size=64, seed=3, workers=1)
+    for number, case in enumerate(sorted((tmp_path / "cohort").glob("synthetic-*"))):
+        (tmp_path / "cts").mkdir(exist_ok=True)
+        shutil.copy(case / "ct.nii.gz", tmp_path / "cts" / f"{number}.nii.gz")
+        (tmp_path / "patients" / str(number)).mkdir(parents=True)
+        for view in ("pa", "lateral"):
+            shutil.copy(case / f"{view}.png", tmp_path / "patients" / str(number))
+            shutil.copy(case / f"{view}.png", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("guide", "results"),
+    [
+        ("try-it.md", ["try/ct.nii.gz", "try/ct.json", "try/segmentation.nii.gz"]),
+        (
+            "reconstruct.md",
+            ["ct.nii.gz", "ct.json", "ct_430.nii.gz", "reconstructed/summary.csv", "ct_series", "segmentation.dcm"],
+        ),
+        pytest.param(
+            "train.md",
+            ["datasets/mine/manifest.json", "models/mine/model.pt", "eval/mine/report.html", "models/few/model.pt"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_guides_commands_work_as_written(folder, lidc, guide, results):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"}
+    lines = commands(guide)
+    assert lines
+    for line in lines:
+        command = line + SHORT if " training " in line else line
+        result = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, f"{line}\n{result.stdout[-1500:]}\n{result.stderr[-1500:]}"
+    for name in results:
+        assert (folder / name).exists(), name
+
+
+def test_every_link_in_the_documents_leads_somewhere():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    broken = []
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    assert not broken
