@@ -57,10 +57,8 @@ def main() -> None:
     with server(app, studies) as address:
         info = json.loads(get(f"{address}/info/"))
         model = info["models"][NAME]
-        print(
-            f"  {info['name']}: {NAME} {model['version']}, {model['type']}, inputs of {model['dimension']} dimensions"
-        )
-        assert model["dimension"] == 2
+        print(f"  {info['name']}: {NAME} {model['version']}, {model['dimension']}D input, labels {model['labels']}")
+        assert (model["dimension"], model["labels"]) == (2, {"ct volume": 0})
         for extension, dtype in ((".nii.gz", "int16"), (".nii", "float32")):
             params = json.dumps({"result_extension": extension, "result_dtype": dtype, "result_compress": True})
             by_http, by_client = WORK / f"http{extension}", WORK / f"client{extension}"
