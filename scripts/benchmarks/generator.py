@@ -1,6 +1,7 @@
 """Time and memory of the generator against a straightforward implementation of the published forward pass.
 
-``python scripts/benchmarks/generator.py run`` measures each in a process of its own, so that a peak is its own.
+``python scripts/benchmark.py generator`` measures each in a process of its own, so that a peak is its own.
+``python scripts/benchmark.py generator --memory`` counts the memory of a training step instead, without running it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,23 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from xrecon_bundle.networks import CoordConvPatchDiscriminator, XReconGenerator, radiographs_to_volume
+from xrecon_bundle.networks import (
+    CoordConvPatchDiscriminator,
+    XReconGenerator,
+    build_generator,
+    radiographs_to_volume,
+)
 from xrecon_bundle.networks.published import convert_state, published_shapes
 
 Weights = dict[str, Tensor]
@@ -96,7 +106,7 @@ class PublishedForward:
         name = f"{view}.base_link.0"
         # Dropout does nothing in evaluation.
         base = F.relu(F.linear(pooled, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]))
-        return features, base.view(len(image), 256, self.base_size, self.base_size, self.base_size)
+        return features, base.view(len(image), -1, self.base_size, self.base_size, self.base_size)
 
     def link(self, view: str, number: int, x: Tensor) -> Tensor:
         """Linker: a 2D feature repeated along the depth axis and convolved."""
@@ -145,8 +155,8 @@ def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) ->
     """Print one measurement, taken in this process, as JSON: seconds of the fastest run and peak memory in GB.
 
     Args:
-        what: "baseline" or "ours" (inference), "baseline-training" or "ours-training" (one step of generator and
-            discriminator, forward and backward).
+        what: "baseline" or "ours" (inference), "ours-bf16" (under bfloat16 autocast), "baseline-training" or
+            "ours-training" (one step of generator and discriminator, forward and backward).
         spatial_size: S.
         repeats: runs.
         threads: PyTorch's threads.
@@ -155,7 +165,8 @@ def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) ->
     torch.manual_seed(0)
     weights = random_weights(published_shapes(spatial_size))
     image = torch.rand(1, 2, spatial_size, spatial_size)
-    implementation, _, training = what.partition("-")
+    implementation, _, variant = what.partition("-")
+    training = variant == "training"
     parameters: list[Tensor]
     if implementation == "baseline":
         published = PublishedForward(weights, spatial_size)
@@ -183,12 +194,10 @@ def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) ->
 
     def step() -> None:
         if not training:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=variant == "bf16"):
                 generate()
             return
-        volume = generate()
-        logits = discriminator(torch.cat([condition, volume], dim=1))
-        (volume.square().mean() + (logits - 1).square().mean()).backward()
+        training_loss(generate(), condition, discriminator).backward()
 
     seconds = []
     for _ in range(repeats):
@@ -199,8 +208,88 @@ def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) ->
     print(json.dumps({"seconds": min(seconds), "peak_gb": peak_gb}))
 
 
+def training_loss(volume: Tensor, condition: Tensor, discriminator: CoordConvPatchDiscriminator) -> Tensor:
+    """Reconstruction and adversarial loss of a generator step; the projection loss adds but the volume's gradient."""
+    logits = discriminator(torch.cat([condition, volume], dim=1))
+    return volume.float().square().mean() + (logits.float() - 1).square().mean()
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes in tensors made while this is active and still alive, and the most there have been.
+
+    Counts every storage once, saved for the backward pass or not. With fake tensors it costs nothing. It does not see
+    what a kernel allocates inside, nor what the allocator rounds up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Sequence[type], args: Sequence = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._alive:
+                    self._alive[storage._cdata] = storage.nbytes()
+                    self.bytes += storage.nbytes()
+                    self.peak = max(self.peak, self.bytes)
+                    weakref.finalize(storage, self._forget, storage._cdata)
+        return result
+
+    def _forget(self, storage: int) -> None:
+        self.bytes -= self._alive.pop(storage)
+
+
+def training_memory(preset: str, spatial_size: int, activation_checkpointing: bool, dtype: torch.dtype) -> float:
+    """Peak gigabytes of a generator step of batch 1 under autocast, with parameters, gradients and Adam's two moments.
+
+    The discriminator's parameters and moments count too. Nothing is computed: the tensors are fake.
+    """
+    with FakeTensorMode(), LiveMemory() as live:
+        networks = [
+            build_generator(preset, spatial_size, activation_checkpointing=activation_checkpointing),
+            CoordConvPatchDiscriminator(),
+        ]
+        generator, discriminator = networks
+        discriminator.requires_grad_(False)
+        moments = [torch.empty(2, *value.shape) for network in networks for value in network.parameters()]
+        image = torch.rand(1, 2, spatial_size, spatial_size)
+        condition = radiographs_to_volume(image, spatial_size)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = training_loss(generator(image), condition, discriminator)
+        loss.backward()
+        del moments
+    return live.peak / 1e9
+
+
+def count_memory(spatial_size: int = 224) -> list[dict[str, Any]]:
+    """Count the memory of one training step of both presets, print a table and return its rows.
+
+    Args:
+        spatial_size: S.
+    """
+    rows = []
+    print(f"training step, batch 1, {spatial_size}^3, GB      float32  bfloat16 autocast")
+    for preset in ("published", "compact"):
+        for checkpointing in (False, True):
+            row: dict[str, Any] = {"preset": preset, "activation_checkpointing": checkpointing}
+            for dtype in (torch.float32, torch.bfloat16):
+                row[str(dtype)] = training_memory(preset, spatial_size, checkpointing, dtype)
+            how = "checkpointed" if checkpointing else "as it is"
+            print(f"{preset:10} {how:20} {row['torch.float32']:14.1f} {row['torch.bfloat16']:10.1f}", flush=True)
+            rows.append(row)
+    return rows
+
+
 def run(
-    sizes: Sequence[int] = (64, 128, 224), training_sizes: Sequence[int] = (64, 128), threads: int = 2
+    sizes: Sequence[int] = (64, 128, 224),
+    training_sizes: Sequence[int] = (64, 128),
+    threads: int = 2,
+    memory: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure baseline and ours at each size, print a table and return its rows.
 
@@ -210,21 +299,26 @@ def run(
         sizes: of inference.
         training_sizes: of one training step.
         threads: PyTorch's threads.
+        memory: count the memory of a training step at 224 instead, see :func:`training_memory`.
     """
+    if memory:
+        return count_memory()
     rows = []
-    print(f"{'':10} {'size':>5} {'baseline':>18} {'ours':>18} {'faster':>8} {'smaller':>8}")
+    print(f"{'':10} {'size':>5} {'baseline':>18} {'ours':>18} {'faster':>8} {'smaller':>8} {'ours, bfloat16':>18}")
     for task, of_task in (("inference", sizes), ("training", training_sizes)):
         for size in of_task:
             row: dict[str, Any] = {"task": task, "size": size}
-            for implementation in ("baseline", "ours"):
-                what = implementation if task == "inference" else f"{implementation}-training"
-                row[implementation] = _measure_apart(
-                    what, size, 2 if task == "inference" and size < 200 else 1, threads
-                )
-            baseline, ours = row["baseline"], row["ours"]
-            figures = [f"{of['seconds']:7.2f} s {of['peak_gb']:5.2f} GB" for of in (baseline, ours)]
+            whats = ("baseline", "ours", "ours-bf16") if task == "inference" else ("baseline-training", "ours-training")
+            repeats = 2 if task == "inference" and size < 200 else 1
+            baseline, ours, *bf16 = (_measure_apart(what, size, repeats, threads) for what in whats)
+            row.update(zip(("baseline", "ours", "ours-bf16"), (baseline, ours, *bf16), strict=False))
+            figures = [f"{of['seconds']:7.2f} s {of['peak_gb']:5.2f} GB" for of in (baseline, ours, *bf16)]
             faster, smaller = (baseline[key] / ours[key] for key in ("seconds", "peak_gb"))
-            print(f"{task:10} {size:5d} {figures[0]:>18} {figures[1]:>18} {faster:7.1f}x {smaller:7.1f}x", flush=True)
+            print(
+                f"{task:10} {size:5d} {figures[0]:>18} {figures[1]:>18} {faster:7.1f}x {smaller:7.1f}x",
+                *(f"{figure:>18}" for figure in figures[2:]),
+                flush=True,
+            )
             rows.append(row)
     return rows
 
@@ -238,4 +332,4 @@ def _measure_apart(what: str, size: int, repeats: int, threads: int) -> dict[str
 if __name__ == "__main__":
     import fire
 
-    fire.Fire({"run": run, "measure": measure})
+    fire.Fire({"run": run, "measure": measure, "memory": count_memory})

@@ -118,7 +118,7 @@ def published_shapes(spatial_size: int) -> Shapes:
 
     cube = (3, 3, 3)
     for branch, _ in BRANCHES:
-        conv(f"{branch}.encoder_layer.1", 1, 64, 7, 7)
+        conv(f"{branch}.encoder_layer.1", 1, ENCODER_CHANNELS[0], 7, 7)
         for stage, (channels, layers) in enumerate(zip(ENCODER_CHANNELS, STAGE_LAYERS, strict=True)):
             name = f"{branch}.encoder_layer{stage}"
             conv(f"{name}.2", channels, channels, 3, 3)
@@ -135,7 +135,7 @@ def published_shapes(spatial_size: int) -> Shapes:
             name, lifted = f"{branch}.linker_layer{number}.0", DECODER_CHANNELS[number - 1]
             conv(f"{name}.compress_block.0", channels, lifted, 1, 1)
             conv(f"{name}.conv_block.0", lifted, lifted, *cube)
-        up(f"{branch}.decoder_layer4.0", 256, 128)
+        up(f"{branch}.decoder_layer4.0", DECODER_CHANNELS[4], DECODER_CHANNELS[3])
         for scale in (3, 2, 1, 0, -1):
             channels = DECODER_CHANNELS[scale]
             conv(f"{branch}.decoder_compress_layer{scale}.0", 2 * channels, channels, *cube)
@@ -143,8 +143,8 @@ def published_shapes(spatial_size: int) -> Shapes:
             if scale >= 0:
                 conv(f"{branch}.decoder_layer{scale}.3", channels, channels, *cube)
                 up(f"{branch}.decoder_layer{scale}.6", channels, DECODER_CHANNELS[scale - 1])
-        conv(f"{branch}.decoder_layer.0", 16, 1, 7, 7, 7)
-    up("decoder_layer4.0", 256, 128)
+        conv(f"{branch}.decoder_layer.0", DECODER_CHANNELS[-1], 1, 7, 7, 7)
+    up("decoder_layer4.0", DECODER_CHANNELS[4], DECODER_CHANNELS[3])
     for scale in (3, 2, 1, 0, -1):
         channels = DECODER_CHANNELS[scale]
         conv(f"tohu_layer{scale}.0", 2 * channels, 1, 1, 1, 1)
