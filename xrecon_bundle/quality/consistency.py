@@ -13,7 +13,7 @@ from ..transforms.radiograph import radiograph_to_unit, simulate_radiographs
 from ..transforms.radiograph_files import VIEWS
 
 BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture is compared, the air around is not
-LOW_SCORE = 0.8  # docs/radiographs.md has the scores of right and of wrong pairs
+LOW_SCORE = 0.85  # docs/radiographs.md has the scores of right and of wrong pairs
 
 
 def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str, float | dict[str, float]]:
