@@ -13,7 +13,8 @@ help:
 	@echo "make ablation   the paper's ablation experiments on a small synthetic cohort, one table and one plot"
 	@echo "make docs       the API reference from the docstrings, in dist/docs/"
 	@echo "make weights    the weights in models/ from nothing; hours"
-	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/;  make zoo-test  runs it without this repository"
+	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/"
+	@echo "make zoo-test   that archive without this repository;  make label-test, deploy-test  MONAI Label, MONAI Deploy"
 
 .venv/.ready: requirements.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
