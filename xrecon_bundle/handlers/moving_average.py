@@ -11,7 +11,8 @@ class MovingAverage:
     """Keep ``average`` the exponential moving average of ``network``'s weights over the iterations.
 
     The decay is ``min(decay, (1 + n) / (10 + n))`` in iteration n, so that the average forgets the initial weights
-    however short the training is. So are running statistics averaged, which single cases make noisy; counters are copied.
+    however short the training is. Running statistics are averaged too, since single cases make them noisy; counters are
+    copied.
 
     Args:
         network: the network being trained, not wrapped for distributed training.
