@@ -68,7 +68,7 @@ class Volume:
         if self.moments is None:
             out.copy_(rows)
             return
-        unused = self.data.new_empty(0)
+        unused = self.moments[0].new_empty(0)
         torch.native_batch_norm(rows, None, None, *self.moments, False, 0.0, EPS, out=(out, unused, unused.clone()))
         out.relu_()
 
@@ -158,17 +158,17 @@ def stream_scale(
     main: Upsampled | None = None
     if scale.render_main is not None:
         main = Upsampled(sources[-1], up_weights[-1])
-        render(main, scale.render_main.weight, rendered)
+        render(main, scale.render_main.weight.to(like.dtype), rendered)
     linked: list[Volume] = []
     for view, linker in enumerate(scale.linkers):
         up = Upsampled(sources[0 if shared else view], up_weights[view])
         out = linked[0].data if scale.finest and linked else empty(shape, like)
         linked.append(store(convolve(up, links[view]), out, linker(features[view]), scale.axes[view]))
         if scale.finest:  # its volume makes room for the next view's
-            render(linked[view], scale.render_average.weight / views, rendered)
+            render(linked[view], (scale.render_average.weight / views).to(like.dtype), rendered)
     average = Volume(average_(linked)) if scale.fusion and not scale.finest else None
     if average is not None:
-        render(average, scale.render_average.weight, rendered)
+        render(average, scale.render_average.weight.to(like.dtype), rendered)
     if scale.render_average is not None:
         rendered = F.leaky_relu_(rendered + scale.render_average.bias, 0.01)
     if scale.first is None or scale.second is None:
@@ -300,7 +300,8 @@ def moments_of(slabs: Iterable[Tensor]) -> Moments:
     share = (torch.tensor(sizes, device=mean.device) / sum(sizes))[:, None].double()
     centre = (share * mean).sum(0)
     variance = (share * (variance + (mean - centre).square())).sum(0)
-    return centre.to(means[0].dtype), variance.to(means[0].dtype)
+    accumulator = torch.promote_types(means[0].dtype, torch.float32)
+    return centre.to(accumulator), variance.to(accumulator)
 
 
 def slab_spans(shape: Sequence[int], like: Tensor) -> list[tuple[int, int]]:
