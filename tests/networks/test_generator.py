@@ -141,6 +141,7 @@ def test_trace(image):
     torch.testing.assert_close(traced(other), generator(other), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx(image, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
