@@ -117,7 +117,7 @@ def test_the_working_grid_gives_back_what_it_was_given(spacing):
     """Whole blocks and parts: a smooth volume and a large region survive the way there and back."""
     labels = np.zeros((23, 26, 17), np.uint8)
     labels[4:12, 4:20, 4:12], labels[12:20, 4:20, 4:12] = 1, 2
-    grid = WorkingGrid(labels.shape, spacing, 1.3)
+    grid = WorkingGrid(labels.shape, spacing, 1.3, 2.5)
     working = np.rint(grid.to_working(labels == 2) * 2).astype(np.uint8)
     back = grid.labels_to_scan(np.where(working == 2, 2, 0).astype(np.uint8))
     assert back.shape == labels.shape

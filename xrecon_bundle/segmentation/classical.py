@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from scipy import ndimage
 
 from .cavities import WALL_HU, pleural_cavities
 from .free_air import find_free_air
 from .grid import WorkingGrid
 from .labels import SIDES
 
-CAVITY_MM = 2.0  # the cavities are found at about this voxel size,
-AIR_MM = 1.3  # their edges and the free air at about this one, or the scan's own
+CAVITY_GRID_MM = (2.0, 3.0)  # voxel sizes, finest and coarsest, on which the cavities are found,
+AIR_GRID_MM = (1.3, 2.5)  # and on which their edges and the free air are
 CT_HU = (-1024.0, 3071.0)
+TISSUE_HU = 30.0  # of the chest wall
+CONTENT_HU = (-1000.0, -600.0)  # of what a cavity holds: air to dense lung
+NEARBY_MM = 4.0  # sigma within which that is averaged
+DOUBT_MM = 1.0  # sigma of the coarse outline's error, at least,
+DOUBT = 0.3  # and in voxels of the scan
 
 
 class ClassicalSegmenter:
@@ -22,13 +28,19 @@ class ClassicalSegmenter:
 
     def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Label map uint8 ``(X, Y, Z)`` of a CT ``(X, Y, Z)`` in HU with LPI axes and voxels of ``spacing`` mm."""
-        fine = WorkingGrid(hu.shape, spacing, AIR_MM)
-        hu = np.clip(fine.to_working(hu), *CT_HU)
-        coarse = WorkingGrid(hu.shape, fine.spacing, CAVITY_MM)
-        found = pleural_cavities(coarse.to_working(hu), coarse.spacing)
+        hu = np.clip(hu, *CT_HU)
+        coarse, fine = WorkingGrid(hu.shape, spacing, *CAVITY_GRID_MM), WorkingGrid(hu.shape, spacing, *AIR_GRID_MM)
+        coarse_hu, hu = coarse.to_working(hu), fine.to_working(hu)
+        found = pleural_cavities(coarse_hu, coarse.spacing)
+        doubt = np.maximum(DOUBT_MM, DOUBT * np.asarray(spacing)) / fine.spacing
         cavities = np.zeros(hu.shape, np.uint8)
         for side in (1, 2):
-            cavities[_sharpen(coarse.to_scan(found == side), hu) & (cavities == 0)] = side
+            share, level = (
+                fine.to_working(coarse.to_scan(volume))
+                for volume in (found == side, _edge_level(coarse_hu, found == side, coarse.spacing))
+            )
+            share = ndimage.gaussian_filter(share, doubt, truncate=2.0)
+            cavities[_sharpen(share, hu, level) & (cavities == 0)] = side
         return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing))
 
 
@@ -43,6 +55,15 @@ def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray) ->
     return labels
 
 
-def _sharpen(share: np.ndarray, hu: np.ndarray) -> np.ndarray:
+def _edge_level(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """HU half-way between the chest wall and what the cavity holds nearby: air, lung or collapsed lung."""
+    inner = ndimage.binary_erosion(cavity, iterations=2).astype(np.float32)
+    share = ndimage.gaussian_filter(inner, NEARBY_MM / spacing, truncate=2.0)
+    mean = ndimage.gaussian_filter(inner * hu, NEARBY_MM / spacing, truncate=2.0)
+    content = np.where(share > 0.01, mean / np.maximum(share, 0.01), 2 * WALL_HU - TISSUE_HU)
+    return 0.5 * (TISSUE_HU + np.clip(content, *CONTENT_HU))
+
+
+def _sharpen(share: np.ndarray, hu: np.ndarray, level: np.ndarray) -> np.ndarray:
     """The cavity at the scan's own edges: where the working grid is in doubt, the HU decide."""
-    return (share > 0.95) | ((share > 0.05) & (hu < WALL_HU))
+    return (share > 0.95) | ((share > 0.05) & (hu < level))

@@ -1,26 +1,32 @@
 """Free air in a pleural cavity, told from aerated lung by density, by place and by shape.
 
-Density proposes: air is about -1000 HU, lung beside it less dark. Place decides: a pneumothorax lies between chest wall
-and lung, so that about half of its surface or more is wall. A bulla or emphysema is surrounded by lung.
+Density proposes: air is about -1000 HU, lung beside it less dark. Near the wall every voxel is a mixture, of which the
+wall's part is taken out first. Place decides: a pneumothorax lies between chest wall and lung, so that about half of its
+surface or more is wall. A bulla or emphysema is surrounded by lung.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, special
 
 AIR_HU = -1000.0
 SOLID_HU = -600.0  # denser voxels hold wall or vessel and say nothing about air
-WALL_LAYER_MM = 6.0  # as deep, HU is averaged along the wall and not across it
-ALONG_MM = 2.5
-BULK_MM = 1.2
+WALL_HU = 30.0
+WALL_RANGE = (-150.0, 300.0)
+WALL_MM = 6.0  # as far outside the cavity the wall's HU are looked for
+REACH = 2.5  # sigmas of blur as far as likely air reaches from sure air
+OUTLINE = 1.2  # an outline drawn in the CT itself follows its edges: across it they look sharper than they are
+LEAST_OWN = 0.3  # voxels with less of the cavity in them tell nothing about it
+BULK_MM = 1.2  # sigma within which HU are averaged,
+ORDINARY_NOISE_HU = 40.0  # more where noise is stronger than this
 NEIGHBOURHOOD_MM = 12.0
-WALL_STEP_HU = 900.0  # from lung or air to the chest wall
-RIM = 0.75  # half the thickness of the mixed rim, in widths of an edge
 LEAST_ML = 4.0
-LEAST_WALL = 0.42
+LEAST_WALL = 0.45  # share of a pocket's surface that is wall,
 LEAST_WALL_THICK = 0.52  # of pockets thicker than THICK_MM
 THICK_MM = 9.0
+LEAST_THICK_MM = 2.4  # twice the volume over the surface
+LEAST_THICK = 1.2  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
 
 
 def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -37,15 +43,21 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     found = np.zeros_like(cavity)
     if not cavity.any():
         return found
-    box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in ndimage.find_objects(cavity.astype(np.uint8))[0])
+    spacing = np.asarray(spacing, dtype=float)
+    margin = np.ceil(WALL_MM / spacing).astype(int)
+    box = tuple(
+        slice(max(0, s.start - m), s.stop + m)
+        for s, m in zip(ndimage.find_objects(cavity.astype(np.uint8))[0], margin, strict=True)
+    )
     hu, cavity = hu[box].astype(np.float32), cavity[box]
-    edge = edge_width(hu, cavity, spacing)
-    density = _smooth(hu, cavity, spacing)
-    sure, likely = _thresholds(density, cavity, spacing)
-    core = cavity & (density < sure)
-    low = cavity & (density < likely)
-    low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= edge
-    pockets = _complete(low, cavity, spacing, max(RIM * edge, 1.1 * max(spacing)))
+    blur = edge_blur(hu, cavity, spacing)
+    density, known, solid = _unmix(hu, cavity, spacing, blur)
+    sure, likely = _thresholds(density, known & ~solid, spacing)
+    core = known & ~solid & (density < sure)
+    low = known & ~solid & (density < likely)
+    low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= REACH * blur
+    lung = known & ~low
+    pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
     voxel = float(np.prod(spacing))
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         if part is None:
@@ -58,41 +70,83 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
         wall = _contact(mask, ~cavity[part], spacing)
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
-        if wall > (LEAST_WALL if thick < THICK_MM else LEAST_WALL_THICK) * (wall + inner):
+        least = LEAST_WALL if thick < THICK_MM else LEAST_WALL_THICK
+        if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and wall > least * (wall + inner):
             found[box][part] |= mask
     return found
 
 
-def edge_width(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
-    """How blurred the CT is, whatever its voxels: mm over which HU rise from the cavity to the chest wall.
+def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
+    """Gaussian sigma in mm of the CT's blur, whatever its voxels, from the profile of HU across the cavity's outline.
 
-    The typical step divided by the median gradient at the cavity's surface; a Gaussian blur gives 2.5 sigma.
+    The median HU at each distance from the outline is fitted by a step, near the outline, seen through a blur.
     """
-    slope = np.sqrt(sum(part**2 for part in np.gradient(hu, *spacing)))
-    surface = cavity & ~ndimage.binary_erosion(cavity)
-    return WALL_STEP_HU / max(float(np.median(ndimage.maximum_filter(slope, 3)[surface])), 20.0)
+    h = float(np.median(spacing))
+    inside = ndimage.distance_transform_edt(cavity, sampling=spacing)
+    outside = ndimage.distance_transform_edt(~cavity, sampling=spacing)
+    bins = np.rint(np.where(cavity, inside, h - outside) / h).astype(np.int16)
+    values = {step: hu[bins == step] for step in range(-2, 8)}
+    depth = np.array([(step - 0.5) * h for step, part in values.items() if part.size])
+    profile = np.array([np.median(part) for part in values.values() if part.size])
+    best = (np.inf, h)
+    for sigma in h * np.geomspace(0.3, 3.0, 30):
+        for shift in sigma * np.linspace(-0.5, 0.5, 11):
+            model = np.stack([np.ones(len(depth)), special.ndtr((depth - shift) / sigma)], axis=1)
+            rest = profile - model @ np.linalg.lstsq(model, profile)[0]
+            best = min(best, (float(rest @ rest), float(sigma)))
+    return OUTLINE * best[1]
 
 
-def _smooth(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """HU without noise and without what shines in from the wall.
+def _unmix(
+    hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU of what is in the cavity, without noise and without the wall that shines in.
 
-    Normalised convolution over the voxels of the cavity that are not solid. Beside the wall it runs within layers of
-    equal depth, so that a thin film of air along the wall keeps its contrast.
+    A voxel near the wall reads ``w * wall + (1 - w) * x``: ``w`` is the outline seen through the blur of the CT, the
+    wall's HU are taken from beyond the rim. ``x`` is the weighted least-squares solution in a small neighbourhood.
+
+    Returns:
+        x in HU; where it is known; what is solid (vessels, dense lung), boolean.
     """
-    weight = np.clip((SOLID_HU - hu) / 200.0, 0.0, 1.0) * cavity
-    share = ndimage.gaussian_filter(weight, BULK_MM / spacing, truncate=3.0)
-    mean = ndimage.gaussian_filter(hu * weight, BULK_MM / spacing, truncate=3.0)
-    density = np.where(share > 0.05, mean / np.maximum(share, 0.05), hu)
-    depth = ndimage.distance_transform_edt(cavity, sampling=spacing)
-    step = max(0.75, float(min(spacing)))
-    for start in np.arange(0.5 * step, WALL_LAYER_MM, step):
-        layer = (depth >= start) & (depth < start + step)
-        inside = weight * layer
-        share = ndimage.gaussian_filter(inside, ALONG_MM / spacing, truncate=2.0)
-        mean = ndimage.gaussian_filter(hu * inside, ALONG_MM / spacing, truncate=2.0)
-        layer &= share > 0.02
-        density[layer] = mean[layer] / share[layer]
-    return density
+    own, wall = _share_and_wall(hu, cavity, spacing, blur)
+    # Free air meets the wall at other HU than lung does: the outline once more, half-way between wall and content.
+    deep = cavity & (own > 0.9)
+    inner = _mean_nearby(hu - (1 - own) * wall, deep, 1.5 * blur / spacing, np.nan)
+    own, wall = _share_and_wall(hu, cavity & (deep | ~(hu >= 0.5 * (wall + inner))), spacing, blur)
+    content = hu - (1 - own) * wall  # own * x
+    solid = cavity & (own > 0.6) & (ndimage.gaussian_filter(content, 0.6 / spacing, truncate=2.0) > SOLID_HU * own)
+    weight = np.clip((SOLID_HU - content / np.maximum(own, 0.3)) / 200.0, 0.0, 1.0) * (cavity & (own > LEAST_OWN))
+    bulk = BULK_MM * _noise_factor(hu, cavity & (own > 0.99) & ~solid) / spacing
+    share = ndimage.gaussian_filter(weight * own * own, bulk, truncate=3.0)
+    mean = ndimage.gaussian_filter(weight * own * content, bulk, truncate=3.0)
+    known = cavity & (share > 0.05)
+    return np.where(known, mean / np.maximum(share, 0.05), 0.0), known, solid
+
+
+def _share_and_wall(
+    hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cavity's share in each voxel, and the HU of the wall nearby."""
+    own = ndimage.gaussian_filter(cavity.astype(np.float32), blur / spacing, truncate=3.0)
+    beyond = ~cavity & (own < 0.3) & (hu > SOLID_HU)
+    beyond_hu = np.clip((hu - own * float(np.median(hu[cavity]))) / np.maximum(1 - own, 0.5), *WALL_RANGE)
+    return own, _mean_nearby(beyond_hu, beyond, max(WALL_MM / 2, 1.5 * blur) / spacing, WALL_HU)
+
+
+def _mean_nearby(values: np.ndarray, where: np.ndarray, width: np.ndarray, otherwise: float) -> np.ndarray:
+    """Gaussian mean of ``values`` over the voxels ``where``, at every voxel; ``otherwise`` where there are none."""
+    where = where.astype(np.float32)
+    share = ndimage.gaussian_filter(where, width, truncate=2.0)
+    mean = ndimage.gaussian_filter(values * where, width, truncate=2.0)
+    return np.where(share > 1e-3, mean / np.maximum(share, 1e-3), otherwise)
+
+
+def _noise_factor(hu: np.ndarray, inside: np.ndarray) -> float:
+    """How much wider to smooth than in a scan of ordinary noise, 1 to 2."""
+    step = np.diff(hu, axis=0)[inside[1:] & inside[:-1]]
+    if len(step) == 0:
+        return 1.0
+    return float(np.clip(1.05 * np.median(np.abs(step)) / ORDINARY_NOISE_HU, 1.0, 2.0))
 
 
 def _thresholds(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,16 +165,14 @@ def _thresholds(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) ->
     return AIR_HU + 0.35 * contrast, AIR_HU + 0.5 * contrast
 
 
-def _complete(low: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, ball: float) -> np.ndarray:
-    """Pockets of air grown to the wall and to the lung: every voxel of the cavity goes to the nearer of the two.
-
-    Between air and wall lies a rim of mixed voxels as dense as lung. It is thin: lung is only what a ball fits into.
-    """
-    lung = cavity & ~low
+def _complete(
+    low: np.ndarray, lung: np.ndarray, solid: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, ball: float
+) -> np.ndarray:
+    """Pockets of air and, between, lung: what is not known goes to the nearer of the two, specks of lung too."""
     core = ndimage.distance_transform_edt(lung, sampling=spacing) > ball
-    lung &= ndimage.distance_transform_edt(~core, sampling=spacing) <= ball
+    lung = lung & (ndimage.distance_transform_edt(~core, sampling=spacing) <= ball)
     pockets, _ = ndimage.label(low)
-    markers = np.where(lung, -1, pockets)
+    markers = np.where(lung | solid, -1, pockets)
     nearest = ndimage.distance_transform_edt(
         markers == 0, sampling=spacing, return_distances=False, return_indices=True
     )

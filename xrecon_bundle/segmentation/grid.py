@@ -8,8 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-COARSE_MM = 3.0  # coarser axes are interpolated down to this or less
-
 
 class WorkingGrid:
     """A grid of about the voxel size wanted, made of whole blocks or whole parts of the scan's voxels.
@@ -17,13 +15,14 @@ class WorkingGrid:
     Args:
         shape: the scan's ``(X, Y, Z)``.
         spacing: its voxel size ``(3,)`` in mm.
-        fine_mm: finer axes are averaged in blocks of at most this; axes coarser than 3 mm are interpolated.
+        fine_mm: finer axes are averaged in blocks of at most this.
+        coarse_mm: coarser axes are interpolated down to this or less.
     """
 
-    def __init__(self, shape: tuple[int, ...], spacing: Sequence[float], fine_mm: float) -> None:
+    def __init__(self, shape: tuple[int, ...], spacing: Sequence[float], fine_mm: float, coarse_mm: float) -> None:
         self.shape = tuple(shape)
         self.blocks = tuple(max(1, int(fine_mm / step)) for step in spacing)
-        self.parts = tuple(int(np.ceil(step / COARSE_MM - 1e-6)) for step in spacing)
+        self.parts = tuple(int(np.ceil(step / coarse_mm - 1e-6)) for step in spacing)
         self.spacing = np.multiply(spacing, self.blocks) / self.parts
 
     def to_working(self, volume: np.ndarray) -> np.ndarray:

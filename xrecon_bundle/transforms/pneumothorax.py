@@ -68,7 +68,7 @@ def insert_pneumothorax(
         side: ``"right"`` or ``"left"``, the patient's.
         occupancy: pneumothorax / (pneumothorax + lung), 0 to 0.9. Counted in voxels of the returned labels.
         seed: of the collapsed lung's form, the mediastinum's shift and the noise in the air.
-        posture: ``"erect"``, air at the apex and beside it, or ``"supine"``, air in front; by default the seed draws one.
+        posture: ``"erect"``, air at the apex and beside it, or ``"supine"``, in front; by default the seed draws one.
 
     Returns:
         the CT (float32 HU) and the labels, now with 3 (right) or 4 (left) where the air is.
