@@ -1,8 +1,8 @@
 """Free air in a pleural cavity, told from aerated lung by density, by place and by shape.
 
 Density proposes: air is about -1000 HU, lung beside it less dark. Near the wall every voxel is a mixture, of which the
-wall's part is taken out first. Place decides: a pneumothorax lies between chest wall and lung, so that about half of its
-surface or more is wall. A bulla or emphysema is surrounded by lung.
+wall's part is taken out first. Place decides: a pneumothorax lies between chest wall and lung, so that about half of
+its surface or more is wall. A bulla or emphysema is surrounded by lung.
 """
 
 from __future__ import annotations
