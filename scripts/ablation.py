@@ -5,6 +5,7 @@ Writes eval/ablation/ablation.csv, ablation.md and curves.png. What so few steps
 
 from __future__ import annotations
 
+import csv
 import gc
 import json
 import time
@@ -14,7 +15,6 @@ from typing import Any
 
 import fire
 import monai.bundle
-import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -47,8 +47,8 @@ def run(
     seed: int = 0,
     amp: bool = False,
     experiments: Sequence[str] = tuple(EXPERIMENTS),
-) -> pd.DataFrame:
-    """Train and evaluate the experiments one after the other; returns the table, a row an experiment.
+) -> None:
+    """Train and evaluate the experiments one after the other and print the table, a row an experiment.
 
     Args:
         output_dir: receives the cohort, a folder for each experiment, the table and the curves. A run that was
@@ -86,15 +86,15 @@ def run(
         rows[-1]["minutes"] = round(minutes, 1)
         curves[name] = _curves(folder / "tensorboard")
         gc.collect()  # the engines refer to each other in circles
-    table = pd.DataFrame(rows)
-    with atomic_path(output / "ablation.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    with atomic_path(output / "ablation.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
     with atomic_path(output / "ablation.md") as temporary:
-        temporary.write_text(_markdown(table))
+        temporary.write_text(_markdown(rows))
     with atomic_path(output / "curves.png") as temporary:
         _draw(curves).savefig(temporary, dpi=110)
-    print("\n" + _markdown(table))
-    return table
+    print("\n" + _markdown(rows))
 
 
 def _train(name: str, folder: Path, settings: dict[str, Any]) -> None:
@@ -130,10 +130,10 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {metric: [(event.step, event.value) for event in events.Scalars(metric)] for metric in CURVES}
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def _markdown(rows: list[dict[str, Any]]) -> str:
     header = ["experiment", "", *METRICS.values(), "minutes"]
     lines = [header, ["---"] * 2 + ["---:"] * (len(METRICS) + 1)]
-    for row in table.to_dict("records"):
+    for row in rows:
         values = [f"{row[name]:{form}}" for name, form in zip(METRICS, (".2f", ".2f", ".3f", ".0f"), strict=True)]
         lines.append([row["experiment"], row["what"], *values, str(row["minutes"])])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
