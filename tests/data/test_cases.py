@@ -115,3 +115,16 @@ def test_split_depends_on_the_seed_and_not_on_the_order():
     assert split_cases(patients, 1) != split_cases(patients, 2)
     before, after = split_cases(patients), split_cases([*patients, "new"])
     assert sum(before[name] != after[name] for name in patients) <= 2
+
+
+def test_a_case_of_the_manifest_whose_files_are_gone_is_named(tmp_path):
+    """Training on the rest in silence would be another cohort."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        for file in ("radiographs.nii.gz", "ct.nii.gz"):
+            (tmp_path / name / file).touch()
+    write_json(tmp_path / "manifest.json", {"cases": [{"case": name, "split": "train"} for name in "abc"]})
+    assert len(list_cases(tmp_path, "train")) == 3
+    (tmp_path / "b" / "ct.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"b: manifest.json lists this case, but its files are gone; make"):
+        list_cases(tmp_path, "train")

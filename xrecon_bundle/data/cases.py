@@ -135,8 +135,14 @@ def list_cases(
     names = [name for name in names if not name.startswith(".")]
     if not names:
         raise InputError(f"{folder}: no case in this folder; {remedy}")
+    recorded = _recorded_splits(folder / MANIFEST)
+    if gone := sorted(recorded.keys() - set(names)):
+        raise InputError(
+            f"{folder / gone[0]}: {MANIFEST} lists this case, but its files are gone"
+            f"{f', and those of {len(gone) - 1} more' if gone[1:] else ''}; {remedy}, with the same output folder"
+        )
     if split is not None:
-        splits = _recorded_splits(folder / MANIFEST) or split_cases(names, seed)
+        splits = recorded or split_cases(names, seed)
         names = [name for name in names if splits.get(name) == split]
         if not names:
             raise InputError(f"{folder}: no {split} case among those in this folder; add CTs of more patients")
