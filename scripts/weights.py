@@ -102,7 +102,7 @@ def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overr
         sys.exit(f"weights: this step failed: {' '.join(command)}")
 
 
-def judge(output: str = "docs/images/weights.png", table: str = "models/model.json") -> None:
+def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.json") -> None:
     """Held-out synthetic chests and the untouched LIDC CT, against the mean chest and the nearest training case.
 
     Args:
