@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from xrecon_bundle.data.lidc import fetch_lidc
+from xrecon_bundle.data.lidc import LOBES, fetch_lidc
 from xrecon_bundle.data.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.frame import AXCODES, voxel_size
@@ -22,7 +22,6 @@ from xrecon_bundle.segmentation.labels import SIDES
 from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
-LOBES = {1: (12, 13, 14), 2: (10, 11)}  # TotalSegmentator's lobes of the right and the left lung
 STUDIES = ("lidc", "inserted", "pseudo", "cohort", "mimics")
 # The method was tuned on seed 1, right side; these seeds and pseudo-patients are judged and were not looked at before.
 JUDGED_SEED = 11
