@@ -25,6 +25,7 @@ CONTENT = (
     "docs/**/*.png",
     "docs/**/*.jpg",
     "models/README.md",
+    "models/model.json",
     "xrecon_bundle/**/*.py",
     "xrecon_bundle/**/*.j2",
     "xrecon_bundle/**/*.png",
