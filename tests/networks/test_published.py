@@ -63,14 +63,18 @@ def test_names_and_shapes_are_those_of_the_release():
     "size", [64, *(pytest.param(size, marks=pytest.mark.slow) for size in (96, 128, 224))], ids=str
 )
 def test_single_precision_is_no_further_from_the_truth_than_the_baseline(baseline, size):
-    """The truth is ours in double precision, which equals the baseline's there (below)."""
+    """The truth is ours in double precision, which equals the baseline's there (below).
+
+    Two single-precision results cannot agree better than the worse of them is accurate: 1e-4 where the baseline is.
+    """
     generator, plain, image, _ = ours_and_baseline(baseline, size, torch.float32)
     with torch.inference_mode():
         ours, theirs = generator(image), plain(image)
         truth = generator.double()(image.double())
     error, baseline_error = ((found - truth).abs().max().item() for found in (ours, theirs))
-    assert error < 1.5 * baseline_error
-    assert (ours - theirs).abs().max() < max(1e-4, 2 * baseline_error)
+    print(f"{size}: ours {error:.1e} off the truth, baseline {baseline_error:.1e}, {(ours - theirs).abs().max():.1e} apart")
+    assert error < baseline_error
+    assert (ours - theirs).abs().max() < max(1e-4, 1.3 * baseline_error)
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .norm import norm_relu
+from .streaming import streams
 
 
 class DenseLayer(nn.Module):
@@ -88,7 +90,17 @@ class DenseEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, 1, S, S)`` to the features at S, S/2, S/4, ... and, last, the pooled vector."""
-        features = [norm_relu(self.stem(x))]
+        if not torch.jit.is_scripting() and streams(x) and x.dtype == torch.float32:
+            features = [self._double_stem(x)]
+        else:
+            features = [norm_relu(self.stem(x))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return features
+
+    @torch.jit.unused
+    def _double_stem(self, x: Tensor) -> Tensor:
+        """The stem's feature in double precision: every later norm amplifies what is rounded here, and it costs little."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.pad(x.double(), (3, 3, 3, 3), mode="reflect")
+            return norm_relu(F.conv2d(x, self.stem.weight.double())).float()
