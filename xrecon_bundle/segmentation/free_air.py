@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage, special
+from skimage.morphology import convex_hull_image
 
 AIR_HU = -1000.0
 SOLID_HU = -600.0  # denser voxels hold wall or vessel and say nothing about air
@@ -22,11 +23,15 @@ BULK_MM = 1.2  # sigma within which HU are averaged,
 ORDINARY_NOISE_HU = 40.0  # more where noise is stronger than this
 NEIGHBOURHOOD_MM = 12.0
 LEAST_ML = 4.0
-LEAST_WALL = 0.45  # share of a pocket's surface that is wall,
-LEAST_WALL_THICK = 0.52  # of pockets thicker than THICK_MM
-THICK_MM = 9.0
+EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
+BESIDE_MM = 6.0
+COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
+LEAST_WALL = (0.36, 0.52)  # share of a pocket's surface that is wall: for crescents, and for what is
+SOLIDITY = (0.4, 0.85)  # round: share of its convex hull that it fills, from a crescent to a ball
+HULL_MM = 4.0  # grid on which hulls are drawn
+MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
 LEAST_THICK_MM = 2.4  # twice the volume over the surface
-LEAST_THICK = 1.2  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
+LEAST_THICK = 1.0  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
 
 
 def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -59,6 +64,7 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     lung = known & ~low
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
     voxel = float(np.prod(spacing))
+    pleural = np.zeros_like(cavity)
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         if part is None:
             continue
@@ -70,10 +76,53 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
         wall = _contact(mask, ~cavity[part], spacing)
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
-        least = LEAST_WALL if thick < THICK_MM else LEAST_WALL_THICK
-        if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and wall > least * (wall + inner):
-            found[box][part] |= mask
+        if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and _on_the_wall(
+            mask, cavity[part], spacing, wall / (wall + inner), thick
+        ):
+            pleural[part] |= mask
+    found[box] = _to_the_edge(pleural, np.where(known & ~solid, density, hu), cavity, spacing, blur)
     return found
+
+
+def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float) -> bool:
+    """Whether enough of the surface is wall.
+
+    That is half of it and more where the lung's outline is flat or, as in a pneumothorax, round; a bulla bulges into
+    the lung. In coarse or blurred CTs less can be made out: then a crescent is taken, which lies along the wall, but
+    not what is round or deep.
+    """
+    low, high = LEAST_WALL
+    if not low < wall <= high:
+        return wall > high
+    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, LEAST_WALL):
+        return False
+    depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
+    return float(np.median(depth)) <= MOST_DEEP * thick
+
+
+def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
+    """Share of the convex hull, axial slice by slice and as far as it lies in the cavity, that a pocket fills."""
+    every = tuple(slice(None, None, max(1, int(HULL_MM / step))) for step in spacing)
+    pocket, cavity = pocket[every], cavity[every]
+    hull = 0
+    for z in range(pocket.shape[2]):
+        area = pocket[..., z]
+        hull += np.count_nonzero(convex_hull_image(area) & cavity[..., z] | area) if area.any() else 0
+    return np.count_nonzero(pocket) / max(1, hull)
+
+
+def _to_the_edge(
+    pleural: np.ndarray, density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+) -> np.ndarray:
+    """Free air as far as the middle between its HU and those of the lung beside it, which may be denser than lung
+    elsewhere where it is collapsed: the thresholds that find air are careful ones."""
+    if not pleural.any():
+        return pleural
+    distance = ndimage.distance_transform_edt(~pleural, sampling=spacing)
+    edge = EDGE * max(blur, float(max(spacing)))
+    beside = cavity & (distance > edge) & (distance <= edge + BESIDE_MM)
+    lung = np.minimum(_mean_nearby(density, beside, BESIDE_MM / spacing, AIR_HU), COLLAPSED_HU)
+    return pleural | (cavity & (distance <= edge) & (density < 0.5 * (AIR_HU + lung)))
 
 
 def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
