@@ -100,7 +100,7 @@ class DenseEncoder(nn.Module):
 
     @torch.jit.unused
     def _double_stem(self, x: Tensor) -> Tensor:
-        """The stem's feature in double precision: every later norm amplifies what is rounded here, and it costs little."""
+        """The stem's feature in double precision: later norms amplify what is rounded here, and it costs little."""
         with torch.autocast(x.device.type, enabled=False):
             x = F.pad(x.double(), (3, 3, 3, 3), mode="reflect")
             return norm_relu(F.conv2d(x, self.stem.weight.double())).float()

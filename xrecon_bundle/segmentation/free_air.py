@@ -26,8 +26,11 @@ LEAST_ML = 4.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
-LEAST_WALL = (0.36, 0.52)  # share of a pocket's surface that is wall: for crescents, and for what is
-SOLIDITY = (0.4, 0.85)  # round: share of its convex hull that it fills, from a crescent to a ball
+LEAST_WALL = 0.36  # share of a pocket's surface that is wall: of crescents,
+LEAST_WALL_ROUND = 0.46  # of what is round,
+LEAST_WALL_THICK = 0.52  # and of that, where it is thicker than THICK_MM
+THICK_MM = 9.0
+SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
 LEAST_THICK_MM = 2.4  # twice the volume over the surface
@@ -91,10 +94,10 @@ def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wa
     the lung. In coarse or blurred CTs less can be made out: then a crescent is taken, which lies along the wall, but
     not what is round or deep.
     """
-    low, high = LEAST_WALL
-    if not low < wall <= high:
-        return wall > high
-    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, LEAST_WALL):
+    enough = LEAST_WALL_ROUND if thick < THICK_MM else LEAST_WALL_THICK
+    if not LEAST_WALL < wall <= enough:
+        return wall > enough
+    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (LEAST_WALL, enough)):
         return False
     depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
     return float(np.median(depth)) <= MOST_DEEP * thick
