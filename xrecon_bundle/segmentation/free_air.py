@@ -96,11 +96,11 @@ def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wa
     """
     enough = LEAST_WALL_ROUND if thick < THICK_MM else LEAST_WALL_THICK
     if not LEAST_WALL < wall <= enough:
-        return wall > enough
+        return bool(wall > enough)
     if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (LEAST_WALL, enough)):
         return False
     depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
-    return float(np.median(depth)) <= MOST_DEEP * thick
+    return bool(np.median(depth) <= MOST_DEEP * thick)
 
 
 def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:

@@ -1,0 +1,80 @@
+"""What tells free air from a bulla, on shapes whose measures are known, and where the edge of the air is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from xrecon_bundle.segmentation import free_air
+
+SPACING = np.array([2.0, 2.5, 3.0])
+RADIUS = 60.0  # of a pleural cavity that is a ball
+
+
+def ball(radius: float, centre: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
+    """A ball on a grid whose middle is the origin, in mm."""
+    half = np.ceil(70.0 / SPACING).astype(int)
+    grid = np.meshgrid(*(np.arange(-n, n + 1) * step for n, step in zip(half, SPACING, strict=True)), indexing="ij")
+    return sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)) < radius**2
+
+
+CAVITY = ball(RADIUS)
+POCKETS = {
+    "crescent": CAVITY & ~ball(50.0, (0, 10, 0)),
+    "cap": CAVITY & (np.arange(CAVITY.shape[1]) * SPACING[1] < 35.0)[None, :, None],
+    "bulla on the wall": CAVITY & ball(25.0, (0, -45, 0)),
+    "bulla in the lung": ball(20.0),
+}
+
+
+def measures(pocket: np.ndarray) -> tuple[float, float]:
+    """Share of wall, and thickness in mm, as ``find_free_air`` takes them."""
+    wall, inner = (free_air._contact(pocket, other, SPACING) for other in (~CAVITY, CAVITY & ~pocket))
+    return wall / (wall + inner), 2 * np.count_nonzero(pocket) * np.prod(SPACING) / (wall + inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "solidity"), [("crescent", 1 - (50 / 60) ** 3), ("cap", 1.0), ("bulla on the wall", 1.0)]
+)
+def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
+    """The crescent reaches all round the lung, so that its hull is the cavity."""
+    assert free_air._solidity(POCKETS[name], CAVITY, SPACING) == pytest.approx(solidity, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "pleural"),
+    [("crescent", True), ("cap", True), ("bulla on the wall", False), ("bulla in the lung", False)],
+)
+def test_what_lies_along_the_wall_is_pleural(name, pleural):
+    wall, thick = measures(POCKETS[name])
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+
+
+@pytest.mark.parametrize(
+    ("wall", "thick", "name", "pleural"),
+    [
+        (0.42, 8.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
+        (0.42, 8.0, "cap", False),
+        (0.48, 8.0, "cap", True),
+        (0.48, 14.0, "cap", False),
+        (0.42, 3.0, "crescent", False),  # deeper below the wall than it is thick: not along it
+        (0.30, 8.0, "crescent", False),
+    ],
+)
+def test_how_much_wall_is_enough(wall, thick, name, pleural):
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+
+
+@pytest.mark.parametrize("lung_hu", [-850.0, -600.0, -450.0], ids=["aerated", "half collapsed", "collapsed"])
+def test_the_edge_of_the_air_is_half_way_to_the_lung_beside_it(lung_hu):
+    """A blurred plane of air against lung; found was only what is surely air."""
+    position = (np.arange(80) - 40.2) * 1.5
+    sigma, spacing = 4.0, np.full(3, 1.5)
+    step = ndimage.gaussian_filter1d(np.repeat(position < 0, 20).astype(float), sigma / 1.5 * 20)[10::20]
+    density = np.broadcast_to((lung_hu + step * (-1000 - lung_hu))[:, None, None], (80, 24, 24)).copy()
+    sure = density < -1000 + 0.15 * (lung_hu + 1000)
+    found = free_air._to_the_edge(sure, density, np.ones_like(sure), spacing, sigma)
+    edge = position[found[:, 12, 12]].max()
+    assert position[sure[:, 12, 12]].max() < -3.0
+    assert -2.0 < edge < 1.5
