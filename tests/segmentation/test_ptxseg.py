@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 
 from tests.segmentation.conftest import SHAPE, SPACING, make_chest
 from xrecon_bundle.data.cohort import resize_labelled
@@ -52,6 +53,17 @@ def test_free_air_is_found_on_its_own_side(side, label, depth):
 def test_a_bulla_in_the_lung_is_no_pneumothorax():
     chest = make_chest(bulla=22.0)
     assert not (PTXSeg()(chest.hu, chest.spacing) > 2).any()
+
+
+def test_air_in_the_chest_wall_is_no_pneumothorax(healthy):
+    """Subcutaneous emphysema, which often comes with one: a shell 9 mm thick, 15 mm and more outside the right lung."""
+    away = ndimage.distance_transform_edt(healthy.labels == 0, sampling=SPACING)
+    streak = (away > 15) & (away < 24) & (healthy.hu > -300) & (np.arange(SHAPE[0]) < 35)[:, None, None]
+    streak &= (np.arange(SHAPE[2]) % 20 < 16)[None, None]
+    assert np.count_nonzero(streak) * np.prod(SPACING) > 60_000
+    labels = PTXSeg()(np.where(streak, -960, healthy.hu).astype(np.float32), SPACING)
+    assert not (labels > 2).any()
+    assert not labels[streak].any()
 
 
 @pytest.mark.parametrize(("depth", "least"), [(12.0, 0.85), (40.0, 0.95)])

@@ -14,6 +14,8 @@ TIGHT_HU = -600.0
 LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
 CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
 LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
+PLEURA_MM = 6.0  # between free air and lung lies the visceral pleura, mixed voxels included
+STREAK_MM = 14.0  # half the thickness that air in the chest wall does not reach
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
 AIRWAY_HU = (-500.0, -700.0, -800.0, -880.0)  # thresholds tried in turn until the airway comes apart from the lung
 MEDIASTINUM = 0.3  # of the half width of the chest: the two cavities can only meet inside
@@ -105,7 +107,10 @@ def _continue_airway(hu: np.ndarray, air: np.ndarray, above: np.ndarray, pixel: 
 
 
 def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Islands of air that hold lung, or lie at its height beside or before it: not bowel gas, not air in the gullet."""
+    """Islands of air that hold lung, or lie against it or are large, at its height, beside or before it.
+
+    Bowel gas, air in the gullet and air under the skin are none.
+    """
     voxel_ml = float(np.prod(spacing)) / 1000.0
     # The diaphragm and the stomach's wall can be thinner than a voxel: take apart what hangs together by mixed voxels.
     labels, count = ndimage.label(ndimage.binary_opening(air & (hu < TIGHT_HU)))
@@ -131,13 +136,26 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     covered[:middle] |= np.cumsum(lungs[:middle], axis=0) > 0
     covered[middle:] |= np.cumsum(lungs[: middle - 1 : -1], axis=0)[::-1] > 0
     heights = np.flatnonzero(lungs.any(axis=(0, 1)))
+    away = ndimage.distance_transform_edt(~lungs, sampling=spacing)
     kept = []
     for part in index[sizes > LEAST_PART_ML]:
         mask = labels == part
         level = ndimage.center_of_mass(mask)[2]
-        if lungs[mask].any() or (heights[0] <= level <= heights[-1] and covered[mask].mean() < 0.5):
+        on_the_wall = heights[0] <= level <= heights[-1] and covered[mask].mean() < 0.5
+        if lungs[mask].any() or (on_the_wall and _pleural(mask, away, spacing)):
             kept.append(part)
     return np.isin(labels, kept)
+
+
+def _pleural(island: np.ndarray, away: np.ndarray, spacing: np.ndarray) -> bool:
+    """Whether an island lies against lung, or is too thick for air between muscles or under the skin.
+
+    A lung without any air is not seen: then its free air lies against nothing.
+    """
+    if np.percentile(away[island], 5) <= PLEURA_MM:
+        return True
+    box = ndimage.find_objects(island.astype(np.uint8))[0]
+    return bool(ndimage.distance_transform_edt(np.pad(island[box], 1), sampling=spacing).max() > STREAK_MM)
 
 
 def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.ndarray:
