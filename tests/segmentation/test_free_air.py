@@ -48,22 +48,23 @@ def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
 )
 def test_what_lies_along_the_wall_is_pleural(name, pleural):
     wall, thick = measures(POCKETS[name])
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick, 1.0) is pleural
 
 
 @pytest.mark.parametrize(
-    ("wall", "thick", "name", "pleural"),
+    ("wall", "thick", "blur", "name", "pleural"),
     [
-        (0.42, 8.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
-        (0.42, 8.0, "cap", False),
-        (0.48, 8.0, "cap", True),
-        (0.48, 14.0, "cap", False),
-        (0.42, 3.0, "crescent", False),  # deeper below the wall than it is thick: not along it
-        (0.30, 8.0, "crescent", False),
+        (0.42, 8.0, 4.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
+        (0.42, 8.0, 1.0, "crescent", False),
+        (0.42, 8.0, 4.0, "cap", False),
+        (0.48, 8.0, 1.0, "cap", True),
+        (0.48, 14.0, 1.0, "cap", False),
+        (0.42, 3.0, 4.0, "crescent", False),  # deeper below the wall than it is thick: not along it
+        (0.30, 8.0, 4.0, "crescent", False),
     ],
 )
-def test_how_much_wall_is_enough(wall, thick, name, pleural):
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+def test_how_much_wall_is_enough(wall, thick, blur, name, pleural):
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick, blur) is pleural
 
 
 @pytest.mark.parametrize("lung_hu", [-850.0, -600.0, -450.0], ids=["aerated", "half collapsed", "collapsed"])

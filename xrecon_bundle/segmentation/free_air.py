@@ -26,7 +26,9 @@ LEAST_ML = 4.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
-LEAST_WALL = 0.36  # share of a pocket's surface that is wall: of crescents,
+# Share of a pocket's surface that is wall: of crescents, by the CT's blur in mm,
+LEAST_WALL_BLUR = (2.0, 3.5)
+LEAST_WALL = (0.45, 0.36)
 LEAST_WALL_ROUND = 0.46  # of what is round,
 LEAST_WALL_THICK = 0.52  # and of that, where it is thicker than THICK_MM
 THICK_MM = 9.0
@@ -80,14 +82,16 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
         if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and _on_the_wall(
-            mask, cavity[part], spacing, wall / (wall + inner), thick
+            mask, cavity[part], spacing, wall / (wall + inner), thick, blur
         ):
             pleural[part] |= mask
     found[box] = _to_the_edge(pleural, np.where(known & ~solid, density, hu), cavity, spacing, blur)
     return found
 
 
-def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float) -> bool:
+def _on_the_wall(
+    pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float, blur: float
+) -> bool:
     """Whether enough of the surface is wall.
 
     That is half of it and more where the lung's outline is flat or, as in a pneumothorax, round; a bulla bulges into
@@ -95,9 +99,10 @@ def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wa
     not what is round or deep.
     """
     enough = LEAST_WALL_ROUND if thick < THICK_MM else LEAST_WALL_THICK
-    if not LEAST_WALL < wall <= enough:
+    least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
+    if not least < wall <= enough:
         return bool(wall > enough)
-    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (LEAST_WALL, enough)):
+    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (least, enough)):
         return False
     depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
     return bool(np.median(depth) <= MOST_DEEP * thick)
