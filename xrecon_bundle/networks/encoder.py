@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .norm import norm_relu
 from .streaming import streams
@@ -102,5 +102,5 @@ class DenseEncoder(nn.Module):
     def _double_stem(self, x: Tensor) -> Tensor:
         """The stem's feature in double precision: later norms amplify what is rounded here, and it costs little."""
         with torch.autocast(x.device.type, enabled=False):
-            x = F.pad(x.double(), (3, 3, 3, 3), mode="reflect")
-            return norm_relu(F.conv2d(x, self.stem.weight.double())).float()
+            stem = functional_call(self.stem, {"weight": self.stem.weight.double()}, x.double())
+            return norm_relu(stem).float()

@@ -62,9 +62,10 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     hu, cavity = hu[box].astype(np.float32), cavity[box]
     blur = edge_blur(hu, cavity, spacing)
     density, known, solid = _unmix(hu, cavity, spacing, blur)
-    sure, likely = _thresholds(density, known & ~solid, spacing)
-    core = known & ~solid & (density < sure)
-    low = known & ~solid & (density < likely)
+    clear = known & ~solid
+    sure, likely = _thresholds(density, clear, spacing)
+    core = clear & (density < sure)
+    low = clear & (density < likely)
     low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= REACH * blur
     lung = known & ~low
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
@@ -85,7 +86,7 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
             mask, cavity[part], spacing, wall / (wall + inner), thick, blur
         ):
             pleural[part] |= mask
-    found[box] = _to_the_edge(pleural, np.where(known & ~solid, density, hu), cavity, spacing, blur)
+    found[box] = _to_the_edge(pleural, np.where(clear, density, hu), cavity, spacing, blur)
     return found
 
 
