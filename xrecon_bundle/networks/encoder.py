@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from .norm import norm_relu
-from .streaming import streams
 
 
 class DenseLayer(nn.Module):
@@ -20,7 +20,11 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in_channels, U, V)`` to ``(B, growth_rate, U, V)``."""
-        return self.conv2(norm_relu(self.conv1(x)))
+        x = norm_relu(self.conv1(x))
+        if x.dtype != torch.float64:
+            return self.conv2(x)
+        # In double precision PyTorch multiplies unfolded channels. Transposed, these are the few of the output.
+        return F.conv_transpose2d(x, self.conv2.weight.flip(2, 3).transpose(0, 1), self.conv2.bias, padding=1)
 
 
 class DenseStage(nn.Module):
@@ -90,17 +94,18 @@ class DenseEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """``(B, 1, S, S)`` to the features at S, S/2, S/4, ... and, last, the pooled vector."""
-        if not torch.jit.is_scripting() and streams(x) and x.dtype == torch.float32:
-            features = [self._double_stem(x)]
-        else:
-            features = [norm_relu(self.stem(x))]
+        features = [norm_relu(self.stem(x))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return features
 
     @torch.jit.unused
-    def _double_stem(self, x: Tensor) -> Tensor:
-        """The stem's feature in double precision: later norms amplify what is rounded here, and it costs little."""
-        with torch.autocast(x.device.type, enabled=False):
-            stem = functional_call(self.stem, {"weight": self.stem.weight.double()}, x.double())
-            return norm_relu(stem).float()
+    def precise(self, x: Tensor) -> list[Tensor]:
+        """The same without gradients, and in double precision: the many norms amplify what is rounded.
+
+        Not on a GPU, as many are slow at it, nor under autocast, which trades precision for speed.
+        """
+        if not x.is_cpu or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return self(x)
+        parameters = {name: parameter.double() for name, parameter in self.named_parameters()}
+        return [feature.float() for feature in functional_call(self, parameters, x.double())]

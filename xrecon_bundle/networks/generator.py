@@ -104,7 +104,11 @@ class XReconGenerator(nn.Module):
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
         if not torch.jit.is_scripting() and streams(image):
             return torch.cat([self._stream(sample) for sample in image.split(1)])
-        x, features = self._encode(image)
+        features: list[list[Tensor]] = []  # of each view, coarsest last
+        for view, encoder in enumerate(self.encoders):
+            channel = self.input_channels[view]
+            features.append(encoder(image[:, channel : channel + 1]))
+        x = self._base(features)
         volume: Tensor | None = None
         for scale in self.scales:
             skips = [of_view.pop() for of_view in features]
@@ -120,7 +124,9 @@ class XReconGenerator(nn.Module):
     @torch.jit.unused
     def _stream(self, image: Tensor) -> Tensor:
         """The same for one sample without gradients, see :mod:`xrecon_bundle.networks.streaming`."""
-        x, features = self._encode(image)
+        radiographs = image[:, self.input_channels].split(1, dim=1)
+        features = [encoder.precise(of_view) for encoder, of_view in zip(self.encoders, radiographs, strict=True)]
+        x = self._base(features)
         volumes = [Volume(x)] if self.fusion else [Volume(part) for part in x.chunk(self.views, dim=1)]
         volume: Tensor | None = None
         for scale in self.scales:
@@ -129,17 +135,13 @@ class XReconGenerator(nn.Module):
                 volume = render(volume, rendered) if self.fusion else rendered
         return self.act(volume).to(image.dtype)
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
-        """The decoders' input (the bases, or with fusion their average) and each view's features, coarsest last."""
+    def _base(self, features: list[list[Tensor]]) -> Tensor:
+        """The decoders' input from each view's pooled vector, which is removed: the bases, with fusion their average."""
         bases: list[Tensor] = []
-        features: list[list[Tensor]] = []
-        for view, (encoder, base) in enumerate(zip(self.encoders, self.bases, strict=True)):
-            channel = self.input_channels[view]
-            encoded = encoder(image[:, channel : channel + 1])
-            bases.append(base(encoded.pop()))
-            features.append(encoded)
+        for view, base in enumerate(self.bases):
+            bases.append(base(features[view].pop()))
         x = torch.cat(bases, dim=1)
-        return mean_of_views(x, self.views) if self.fusion else x, features
+        return mean_of_views(x, self.views) if self.fusion else x
 
 
 def render(volume: Tensor | None, rendered: Tensor) -> Tensor:
