@@ -62,10 +62,10 @@ def test_names_and_shapes_are_those_of_the_release():
 @pytest.mark.parametrize(
     "size", [64, *(pytest.param(size, marks=pytest.mark.slow) for size in (96, 128, 224))], ids=str
 )
-def test_single_precision_is_no_further_from_the_truth_than_the_baseline(baseline, size):
+def test_single_precision_is_nearer_to_the_truth_than_the_baseline(baseline, size):
     """The truth is ours in double precision, which equals the baseline's there (below).
 
-    Two single-precision results cannot agree better than the worse of them is accurate: 1e-4 where the baseline is.
+    They agree to 1e-4 where the baseline is accurate to it: what parts them is the baseline's rounding.
     """
     generator, plain, image, _ = ours_and_baseline(baseline, size, torch.float32)
     with torch.inference_mode():
@@ -74,8 +74,8 @@ def test_single_precision_is_no_further_from_the_truth_than_the_baseline(baselin
     error, baseline_error = ((found - truth).abs().max().item() for found in (ours, theirs))
     apart = (ours - theirs).abs().max().item()
     print(f"{size}: ours {error:.1e} off the truth, baseline {baseline_error:.1e}, {apart:.1e} apart")
-    assert error < 1.1 * baseline_error
-    assert apart < max(1e-4, 1.3 * baseline_error)
+    assert error < 0.5 * baseline_error
+    assert apart < max(1e-4, 1.1 * baseline_error)
 
 
 @pytest.mark.slow
