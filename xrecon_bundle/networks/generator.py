@@ -136,7 +136,7 @@ class XReconGenerator(nn.Module):
         return self.act(volume).to(image.dtype)
 
     def _base(self, features: list[list[Tensor]]) -> Tensor:
-        """The decoders' input from each view's pooled vector, which is removed: the bases, with fusion their average."""
+        """Take away each view's pooled vector for the decoders' input: the bases, with fusion their average."""
         bases: list[Tensor] = []
         for view, base in enumerate(self.bases):
             bases.append(base(features[view].pop()))
