@@ -35,7 +35,7 @@ THICK_MM = 9.0
 SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
-LEAST_THICK_MM = 2.4  # twice the volume over the surface
+LEAST_THICK_MM = 2.1  # twice the volume over the surface
 LEAST_THICK = 1.0  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
 
 
