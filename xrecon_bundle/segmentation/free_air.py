@@ -26,12 +26,15 @@ LEAST_ML = 4.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
-# Share of a pocket's surface that is wall: of crescents, by the CT's blur in mm,
-LEAST_WALL_BLUR = (2.0, 3.5)
-LEAST_WALL = (0.45, 0.36)
+BLUR_MM = (2.0, 3.5)  # blur of the CT at which limits given as a pair hold; between, they are interpolated
+LEAST_WALL = (0.45, 0.36)  # share of a pocket's surface that is wall: of crescents,
 LEAST_WALL_ROUND = 0.46  # of what is round,
-LEAST_WALL_THICK = 0.52  # and of that, where it is thicker than THICK_MM
-THICK_MM = 9.0
+LEAST_WALL_THICK = 0.3  # and of what is thicker than THICK_MM and does not bulge
+THICK_MM = 5.0
+BULGE_MM = 8.0  # sigma of the neighbourhood in which a pocket's inner surface is seen to bulge,
+BULGE_REACH = 2.5  # in sigmas,
+BULGE_DEPTH_MM = 10.0  # further from the wall than this:
+MOST_BULGE = (0.56, 0.58)  # a larger share of it is lung
 SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
@@ -71,10 +74,11 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
     voxel = float(np.prod(spacing))
     pleural = np.zeros_like(cavity)
+    around = np.ceil(BULGE_REACH * BULGE_MM / spacing).astype(int)
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         if part is None:
             continue
-        part = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in part)
+        part = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(part, around, strict=True))
         mask = pockets[part] == pocket
         volume = np.count_nonzero(mask) * voxel
         if volume < 1000.0 * LEAST_ML:
@@ -96,17 +100,36 @@ def _on_the_wall(
     """Whether enough of the surface is wall.
 
     That is half of it and more where the lung's outline is flat or, as in a pneumothorax, round; a bulla bulges into
-    the lung. In coarse or blurred CTs less can be made out: then a crescent is taken, which lies along the wall, but
-    not what is round or deep.
+    the lung. A thick pocket shows which of the two it is. Of a thin one in a coarse or blurred CT less wall can be made
+    out: then a crescent is taken, which lies along the wall, but not what is round or deep.
     """
-    enough = LEAST_WALL_ROUND if thick < THICK_MM else LEAST_WALL_THICK
-    least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
-    if not least < wall <= enough:
-        return bool(wall > enough)
-    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (least, enough)):
+    if thick > THICK_MM and (bulge := _bulge(pocket, cavity, spacing)) is not None:
+        return wall > LEAST_WALL_THICK and bool(bulge < np.interp(blur, BLUR_MM, MOST_BULGE))
+    least = np.interp(blur, BLUR_MM, LEAST_WALL)
+    if not least < wall <= LEAST_WALL_ROUND:
+        return bool(wall > LEAST_WALL_ROUND)
+    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (least, LEAST_WALL_ROUND)):
         return False
     depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
     return bool(np.median(depth) <= MOST_DEEP * thick)
+
+
+def _bulge(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float | None:
+    """Share of lung around the lung that touches a pocket away from the wall; None where nothing is away from it.
+
+    Half and a little more where the surface is flat, less where the lung bulges into the pocket, more where the pocket
+    bulges into the lung.
+    """
+    lung = cavity & ~pocket
+    surface = lung & ndimage.binary_dilation(pocket)
+    surface &= ndimage.distance_transform_edt(cavity, sampling=spacing) > BULGE_DEPTH_MM
+    if not surface.any():
+        return None
+    of_lung, of_cavity = (
+        ndimage.gaussian_filter(mask.astype(np.float32), BULGE_MM / spacing, truncate=BULGE_REACH)[surface]
+        for mask in (lung, cavity)
+    )
+    return float(np.mean(of_lung / of_cavity))
 
 
 def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
