@@ -23,9 +23,9 @@ from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumotho
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
 STUDIES = ("lidc", "inserted", "pseudo", "cohort", "mimics")
-# The method was tuned on seeds 1 and 2 and on pseudo-patients 101 and 102; these are judged.
-JUDGED_SEED = 11
-PSEUDO_PATIENTS = (103, 104)
+# The method was tuned on other seeds and pseudo-patients (see docs/ptx-seg.md); these are judged.
+JUDGED_SEED = 14
+PSEUDO_PATIENTS = (108, 109)
 NOISE_HU = 60.0
 
 

@@ -43,6 +43,23 @@ def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
 
 
 @pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("crescent", 0.44, 0.49),  # the lung is a ball
+        ("cap", 0.49, 0.53),  # its surface is flat
+        ("bulla on the wall", 0.56, 0.65),
+        ("bulla in the lung", 0.58, 0.68),
+    ],
+)
+def test_bulge_is_the_share_of_lung_around_the_surface(name, least, most):
+    assert least < free_air._bulge(POCKETS[name], CAVITY, SPACING) < most
+
+
+def test_a_film_has_no_surface_away_from_the_wall():
+    assert free_air._bulge(CAVITY & ~ball(RADIUS - 6.0), CAVITY, SPACING) is None
+
+
+@pytest.mark.parametrize(
     ("name", "pleural"),
     [("crescent", True), ("cap", True), ("bulla on the wall", False), ("bulla in the lung", False)],
 )
@@ -54,13 +71,16 @@ def test_what_lies_along_the_wall_is_pleural(name, pleural):
 @pytest.mark.parametrize(
     ("wall", "thick", "blur", "name", "pleural"),
     [
-        (0.42, 8.0, 4.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
-        (0.42, 8.0, 1.0, "crescent", False),
-        (0.42, 8.0, 4.0, "cap", False),
-        (0.48, 8.0, 1.0, "cap", True),
-        (0.48, 14.0, 1.0, "cap", False),
+        (0.42, 6.5, 4.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
+        (0.42, 6.5, 1.0, "crescent", False),
+        (0.42, 6.5, 4.0, "cap", False),
+        (0.48, 6.5, 1.0, "cap", True),
         (0.42, 3.0, 4.0, "crescent", False),  # deeper below the wall than it is thick: not along it
-        (0.30, 8.0, 4.0, "crescent", False),
+        (0.34, 6.5, 4.0, "crescent", False),
+        (0.34, 8.0, 4.0, "crescent", True),  # thick: what bulges decides
+        (0.34, 8.0, 1.0, "cap", True),
+        (0.70, 8.0, 1.0, "bulla on the wall", False),
+        (0.28, 8.0, 1.0, "crescent", False),
     ],
 )
 def test_how_much_wall_is_enough(wall, thick, blur, name, pleural):

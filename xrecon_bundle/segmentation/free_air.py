@@ -26,15 +26,16 @@ LEAST_ML = 4.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
-BLUR_MM = (2.0, 3.5)  # blur of the CT at which limits given as a pair hold; between, they are interpolated
-LEAST_WALL = (0.45, 0.36)  # share of a pocket's surface that is wall: of crescents,
+# Share of a pocket's surface that is wall: of crescents, by the CT's blur in mm,
+LEAST_WALL_BLUR = (2.0, 3.5)
+LEAST_WALL = (0.45, 0.36)
 LEAST_WALL_ROUND = 0.46  # of what is round,
 LEAST_WALL_THICK = 0.3  # and of what is thicker than THICK_MM and does not bulge
-THICK_MM = 5.0
+THICK_MM = 7.0
 BULGE_MM = 8.0  # sigma of the neighbourhood in which a pocket's inner surface is seen to bulge,
 BULGE_REACH = 2.5  # in sigmas,
 BULGE_DEPTH_MM = 10.0  # further from the wall than this:
-MOST_BULGE = (0.56, 0.58)  # a larger share of it is lung
+MOST_BULGE = 0.54  # a larger share of it is lung
 SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
@@ -104,8 +105,8 @@ def _on_the_wall(
     out: then a crescent is taken, which lies along the wall, but not what is round or deep.
     """
     if thick > THICK_MM and (bulge := _bulge(pocket, cavity, spacing)) is not None:
-        return wall > LEAST_WALL_THICK and bool(bulge < np.interp(blur, BLUR_MM, MOST_BULGE))
-    least = np.interp(blur, BLUR_MM, LEAST_WALL)
+        return bool(wall > LEAST_WALL_THICK and bulge < MOST_BULGE)
+    least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
     if not least < wall <= LEAST_WALL_ROUND:
         return bool(wall > LEAST_WALL_ROUND)
     if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (least, LEAST_WALL_ROUND)):
@@ -115,13 +116,12 @@ def _on_the_wall(
 
 
 def _bulge(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float | None:
-    """Share of lung around the lung that touches a pocket away from the wall; None where nothing is away from it.
+    """Share of lung around the surface between a pocket and lung, where that is away from the wall; None if nowhere.
 
-    Half and a little more where the surface is flat, less where the lung bulges into the pocket, more where the pocket
-    bulges into the lung.
+    It is 0.5 where the surface is flat, less where the lung bulges into the pocket, more where the pocket bulges.
     """
     lung = cavity & ~pocket
-    surface = lung & ndimage.binary_dilation(pocket)
+    surface = (lung & ndimage.binary_dilation(pocket)) | (pocket & ndimage.binary_dilation(lung))
     surface &= ndimage.distance_transform_edt(cavity, sampling=spacing) > BULGE_DEPTH_MM
     if not surface.any():
         return None
