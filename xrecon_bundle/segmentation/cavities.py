@@ -136,14 +136,16 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     covered[:middle] |= np.cumsum(lungs[:middle], axis=0) > 0
     covered[middle:] |= np.cumsum(lungs[: middle - 1 : -1], axis=0)[::-1] > 0
     heights = np.flatnonzero(lungs.any(axis=(0, 1)))
-    away = ndimage.distance_transform_edt(~lungs, sampling=spacing)
-    kept = []
+    kept, on_the_wall = [], []
     for part in index[sizes > LEAST_PART_ML]:
         mask = labels == part
-        level = ndimage.center_of_mass(mask)[2]
-        on_the_wall = heights[0] <= level <= heights[-1] and covered[mask].mean() < 0.5
-        if lungs[mask].any() or (on_the_wall and _pleural(mask, away, spacing)):
+        if lungs[mask].any():
             kept.append(part)
+        elif heights[0] <= ndimage.center_of_mass(mask)[2] <= heights[-1] and covered[mask].mean() < 0.5:
+            on_the_wall.append(part)
+    if on_the_wall:
+        away = ndimage.distance_transform_edt(~lungs, sampling=spacing)
+        kept += [part for part in on_the_wall if _pleural(labels == part, away, spacing)]
     return np.isin(labels, kept)
 
 
