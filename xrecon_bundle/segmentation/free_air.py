@@ -30,12 +30,12 @@ COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is so
 LEAST_WALL_BLUR = (2.0, 3.5)
 LEAST_WALL = (0.45, 0.36)
 LEAST_WALL_ROUND = 0.46  # of what is round,
-LEAST_WALL_THICK = 0.3  # and of what is thicker than THICK_MM and does not bulge
-THICK_MM = 7.0
+LEAST_WALL_THICK = 0.3  # and of what is thick and does not bulge
+THICK_MM = (7.0, 10.0)
 BULGE_MM = 8.0  # sigma of the neighbourhood in which a pocket's inner surface is seen to bulge,
 BULGE_REACH = 2.5  # in sigmas,
 BULGE_DEPTH_MM = 10.0  # further from the wall than this:
-MOST_BULGE = 0.54  # a larger share of it is lung
+MOST_BULGE = (0.55, 0.528)  # a larger share of it is lung; the nearer the wall, the less room there is for air
 SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
@@ -104,8 +104,8 @@ def _on_the_wall(
     the lung. A thick pocket shows which of the two it is. Of a thin one in a coarse or blurred CT less wall can be made
     out: then a crescent is taken, which lies along the wall, but not what is round or deep.
     """
-    if thick > THICK_MM and (bulge := _bulge(pocket, cavity, spacing)) is not None:
-        return bool(wall > LEAST_WALL_THICK and bulge < MOST_BULGE)
+    if thick > THICK_MM[0] and (bulge := _bulge(pocket, cavity, spacing)) is not None:
+        return bool(wall > LEAST_WALL_THICK and bulge < np.interp(thick, THICK_MM, MOST_BULGE))
     least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
     if not least < wall <= LEAST_WALL_ROUND:
         return bool(wall > LEAST_WALL_ROUND)
