@@ -23,7 +23,7 @@ class DenseLayer(nn.Module):
         x = norm_relu(self.conv1(x))
         if x.dtype != torch.float64:
             return self.conv2(x)
-        # In double precision PyTorch multiplies unfolded channels. Transposed, these are the few of the output.
+        # On a CPU PyTorch unfolds all input channels in double precision; transposed, only the few of the output.
         return F.conv_transpose2d(x, self.conv2.weight.flip(2, 3).transpose(0, 1), self.conv2.bias, padding=1)
 
 
@@ -101,9 +101,10 @@ class DenseEncoder(nn.Module):
 
     @torch.jit.unused
     def precise(self, x: Tensor) -> list[Tensor]:
-        """The same without gradients, and in double precision: the many norms amplify what is rounded.
+        """As :meth:`forward`, for inference in double precision: the many norms amplify what is rounded.
 
-        Not on a GPU, as many are slow at it, nor under autocast, which trades precision for speed.
+        Not on a GPU, as many are slow at it, nor under autocast, which trades precision for speed. The features have
+        the type that :meth:`forward` gives them.
         """
         if not x.is_cpu or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return self(x)

@@ -73,17 +73,15 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= REACH * blur
     lung = known & ~low
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
-    voxel = float(np.prod(spacing))
+    volumes = np.bincount(pockets.ravel()) * float(np.prod(spacing))
     pleural = np.zeros_like(cavity)
     around = np.ceil(BULGE_REACH * BULGE_MM / spacing).astype(int)
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
-        if part is None:
+        volume = volumes[pocket]
+        if part is None or volume < 1000.0 * LEAST_ML:
             continue
         part = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(part, around, strict=True))
         mask = pockets[part] == pocket
-        volume = np.count_nonzero(mask) * voxel
-        if volume < 1000.0 * LEAST_ML:
-            continue
         wall = _contact(mask, ~cavity[part], spacing)
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
@@ -104,8 +102,10 @@ def _on_the_wall(
     the lung. A thick pocket shows which of the two it is. Of a thin one in a coarse or blurred CT less wall can be made
     out: then a crescent is taken, which lies along the wall, but not what is round or deep.
     """
+    if wall <= LEAST_WALL_THICK:
+        return False
     if thick > THICK_MM[0] and (bulge := _bulge(pocket, cavity, spacing)) is not None:
-        return bool(wall > LEAST_WALL_THICK and bulge < np.interp(thick, THICK_MM, MOST_BULGE))
+        return bool(bulge < np.interp(thick, THICK_MM, MOST_BULGE))
     least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
     if not least < wall <= LEAST_WALL_ROUND:
         return bool(wall > LEAST_WALL_ROUND)
