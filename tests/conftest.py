@@ -1,13 +1,15 @@
-"""Shared fixtures: the real CT, downloaded once into ``.cache/`` of the repository."""
+"""Shared fixtures: the real CTs, downloaded once into ``.cache/`` of the repository."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from xrecon_bundle.data.lidc import fetch_lidc, fetch_lidc_dicom
+from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.files import InputError
 
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -20,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     with suppress(InputError):  # offline: the fixtures skip what needs the CT
         fetch_lidc(CACHE)
         fetch_lidc_dicom(CACHE)
+        for name in OPEN_CTS:
+            fetch_open_ct(name, CACHE)
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,16 @@ def lidc_dicom() -> Path:
         return fetch_lidc_dicom(CACHE)
     except InputError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def open_ct() -> Callable[[str], Path]:
+    """Path of one of the other people's CTs, by its name in ``OPEN_CTS``."""
+
+    def fetch(name: str) -> Path:
+        try:
+            return fetch_open_ct(name, CACHE)
+        except InputError as error:
+            pytest.skip(str(error))
+
+    return fetch

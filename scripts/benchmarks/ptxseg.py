@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from xrecon_bundle.data.lidc import LOBES, fetch_lidc
+from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.data.pseudo_patients import make_pseudo_patient
+from xrecon_bundle.data.readers import read_ct
 from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.frame import AXCODES, voxel_size
 from xrecon_bundle.metrics import dice_score, pearson
@@ -22,7 +24,8 @@ from xrecon_bundle.segmentation.labels import SIDES
 from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
-STUDIES = ("lidc", "inserted", "pseudo", "cohort", "mimics")
+STUDIES = ("lidc", "inserted", "pseudo", "others", "cohort", "mimics")
+OTHERS = ("angiography", "lung1", "lung2")
 # The method was tuned on other seeds and pseudo-patients (see docs/ptx-seg.md); these are judged.
 JUDGED_SEED = 14
 PSEUDO_PATIENTS = (108, 109)
@@ -34,7 +37,7 @@ def run(study: str = "all", cohort: int = 40, cohort_size: int = 128) -> None:
 
     Args:
         study: lidc (lungs, false pneumothorax, time, memory), inserted (pneumothorax put into the LIDC CT), pseudo
-            (into pseudo-patients made of it, in-plane voxels doubled), cohort (synthetic), mimics (bullae and
+            (into pseudo-patients made of it, in-plane voxels doubled), others (three other people's CTs), cohort (synthetic), mimics (bullae and
             emphysema), or all.
         cohort: number of synthetic cases.
         cohort_size: their voxels along each edge.
@@ -44,6 +47,7 @@ def run(study: str = "all", cohort: int = 40, cohort_size: int = 128) -> None:
             "lidc": _lidc,
             "inserted": _inserted,
             "pseudo": _pseudo,
+            "others": _others,
             "mimics": _mimics,
             "cohort": lambda: _cohort(cohort, cohort_size),
         }[name]()
@@ -90,6 +94,24 @@ def _pseudo() -> None:
         print(f"\nPneumothorax inserted into pseudo-patient {seed}")
         patient, labels = make_pseudo_patient(hu, lungs[::2, ::2], spacing * [2, 2, 1], seed)
         _insert_and_find(patient.astype(np.float32), labels, spacing * [2, 2, 1], seed)
+
+
+def _others() -> None:
+    """No one has drawn their lungs: what PTX-Seg finds in the CT as it is counts as the lungs before insertion."""
+    chest = nibabel.orientations.axcodes2ornt(AXCODES)
+    for name in OTHERS:
+        ct = read_ct(fetch_open_ct(name, ".cache"))
+        turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(ct.affine), chest)
+        hu = np.maximum(nibabel.orientations.apply_orientation(ct.hu, turn), -1024).astype(np.float32)
+        spacing = nibabel.affines.voxel_sizes(ct.affine)  # all three are stored in the order x, y, z
+        labels = PTXSeg()(hu, spacing)
+        print(f"\n{name}: {OPEN_CTS[name].shows}")
+        print("false pneumothorax " + ", ".join(f"{side} {_occupancy(labels, side):.2%}" for side in SIDES))
+        lungs = np.where(labels > 2, labels - 2, labels).astype(np.uint8)
+        _insert_and_find(hu, lungs, spacing, JUDGED_SEED)
+        for bullae, ct_with in _mimic_cases(hu, lungs > 0, spacing):
+            labels = PTXSeg()(ct_with, spacing)
+            print(f"{bullae}: " + ", ".join(f"{side} {_occupancy(labels, side):.2%}" for side in SIDES), flush=True)
 
 
 def _insert_and_find(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, seed: int) -> None:

@@ -65,26 +65,26 @@ def test_a_film_has_no_surface_away_from_the_wall():
 )
 def test_what_lies_along_the_wall_is_pleural(name, pleural):
     wall, thick = measures(POCKETS[name])
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick, 1.0) is pleural
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
 
 
 @pytest.mark.parametrize(
-    ("wall", "thick", "blur", "name", "pleural"),
+    ("wall", "thick", "name", "pleural"),
     [
-        (0.42, 6.5, 4.0, "crescent", True),  # in a coarse CT, where less of the wall can be made out
-        (0.42, 6.5, 1.0, "crescent", False),
-        (0.42, 6.5, 4.0, "cap", False),
-        (0.48, 6.5, 1.0, "cap", True),
-        (0.42, 3.0, 4.0, "crescent", False),  # deeper below the wall than it is thick: not along it
-        (0.34, 6.5, 4.0, "crescent", False),
-        (0.34, 8.0, 4.0, "crescent", True),  # thick: what bulges decides
-        (0.34, 8.0, 1.0, "cap", True),
-        (0.70, 8.0, 1.0, "bulla on the wall", False),
-        (0.28, 8.0, 1.0, "crescent", False),
+        (0.42, 6.5, "crescent", True),
+        (0.36, 6.5, "crescent", False),
+        (0.42, 6.5, "cap", False),  # what is round needs more wall
+        (0.48, 6.5, "cap", True),
+        (0.42, 4.5, "crescent", False),  # deeper below the wall than it is thick: not along it
+        (0.60, 3.0, "cap", False),  # parts of it far deeper: a chain of bullae
+        (0.34, 8.0, "crescent", True),  # thick: what bulges decides
+        (0.34, 8.0, "cap", True),
+        (0.70, 8.0, "bulla on the wall", False),
+        (0.18, 8.0, "crescent", False),
     ],
 )
-def test_how_much_wall_is_enough(wall, thick, blur, name, pleural):
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick, blur) is pleural
+def test_how_much_wall_is_enough(wall, thick, name, pleural):
+    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
 
 
 @pytest.mark.parametrize("lung_hu", [-850.0, -600.0, -450.0], ids=["aerated", "half collapsed", "collapsed"])

@@ -15,9 +15,15 @@ LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
 CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
 LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
 PLEURA_MM = 6.0  # between free air and lung lies the visceral pleura, mixed voxels included
+FAT_HU = -100.0
+DENSE_HU = -150.0  # of collapsed lung over DENSE_MM, where nothing counts as denser than fat
+DENSE_MM = 3.0  # sigma
+EDGE_MM = 5.0  # a thinner layer of such HU is the edge between air and soft tissue
 STREAK_MM = 14.0  # half the thickness that air in the chest wall does not reach
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
+AIRWAY_WALL = 0.5  # of its rim is denser than lung
 AIRWAY_HU = (-500.0, -700.0, -800.0, -880.0)  # thresholds tried in turn until the airway comes apart from the lung
+LEAST_SHARE = 0.08  # of the body's widest section that holds lung; bowel gas reaches 0.06, one lung 0.13
 MEDIASTINUM = 0.3  # of the half width of the chest: the two cavities can only meet inside
 
 
@@ -28,11 +34,15 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     airway = find_airway(hu, air, spacing)
     parts = _cavity_parts(hu, air & ~airway, spacing)
     cavities = np.zeros(hu.shape, np.uint8)
-    if not parts.any():
+    if np.max(parts.sum(axis=(0, 1)) / np.maximum(body.sum(axis=(0, 1)), 1)) < LEAST_SHARE:
         return cavities
     sides = _split_sides(hu, parts, spacing)
+    dense = np.zeros_like(body)
+    box = ndimage.find_objects(parts.astype(np.uint8))[0]
+    dense[box] = _dense_lung(hu[box], (body & ~air)[box], spacing)
     for side in (1, 2):
         one = _fill(sides == side, spacing)
+        one = _fill(_with_dense_lung(one, dense & (sides == 0)), spacing)
         cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
     return cavities
 
@@ -92,18 +102,25 @@ def _round_air(hu: np.ndarray, air: np.ndarray, middle: float, reach: float, spa
 
 
 def _continue_airway(hu: np.ndarray, air: np.ndarray, above: np.ndarray, pixel: float) -> np.ndarray | None:
-    """Air in this slice that touches the airway in the slice above, at the first threshold that keeps it small."""
+    """Air in this slice that touches the airway in the slice above: each branch at the first threshold that parts it.
+
+    A branch that no threshold parts from the lung, or that has no wall any more, ends here.
+    """
     limit = min(AIRWAY_MM2, 2.0 * np.count_nonzero(above) * pixel + 100.0)
+    found = np.zeros_like(air)
     for threshold in AIRWAY_HU:
         parts, _ = ndimage.label(air & (hu < threshold))
-        found = np.zeros_like(air)
+        merged = np.zeros_like(air)
         for part in np.unique(parts[above & (parts > 0)]):
             mask = parts == part
-            if np.count_nonzero(mask) * pixel < limit:
+            if np.count_nonzero(mask) * pixel >= limit:
+                merged |= mask
+            elif (hu[ndimage.binary_dilation(mask) & ~mask] > TIGHT_HU).mean() >= AIRWAY_WALL:
                 found |= mask
-        if found.any():
-            return found
-    return None
+        above = above & merged
+        if not above.any():
+            break
+    return found if found.any() else None
 
 
 def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -178,6 +195,19 @@ def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.n
     sides = markers.copy()
     sides[between] = watershed(ridge[between], markers[between], mask=parts[between])
     return sides
+
+
+def _dense_lung(hu: np.ndarray, where: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """What is darker than fat when vessels are averaged in, and broader than an edge between air and soft tissue."""
+    dark = where & (ndimage.gaussian_filter(np.minimum(hu, FAT_HU), DENSE_MM / spacing, truncate=2.0) < DENSE_HU)
+    core = ndimage.distance_transform_edt(dark, sampling=spacing) > EDGE_MM
+    return dark & (ndimage.distance_transform_edt(~core, sampling=spacing) <= EDGE_MM)
+
+
+def _with_dense_lung(cavity: np.ndarray, dense: np.ndarray) -> np.ndarray:
+    """The cavity and what lies against it of lung that is collapsed or consolidated but holds some air."""
+    labels, _ = ndimage.label(cavity | dense)
+    return (labels > 0) & np.isin(labels, np.unique(labels[cavity]))
 
 
 def _fill(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -26,11 +26,9 @@ LEAST_ML = 4.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
-# Share of a pocket's surface that is wall: of crescents, by the CT's blur in mm,
-LEAST_WALL_BLUR = (2.0, 3.5)
-LEAST_WALL = (0.45, 0.36)
+LEAST_WALL = 0.38  # share of a pocket's surface that is wall: of crescents,
 LEAST_WALL_ROUND = 0.46  # of what is round,
-LEAST_WALL_THICK = 0.3  # and of what is thick and does not bulge
+LEAST_WALL_THICK = 0.2  # and of what is thick and does not bulge
 THICK_MM = (7.0, 10.0)
 BULGE_MM = 8.0  # sigma of the neighbourhood in which a pocket's inner surface is seen to bulge,
 BULGE_REACH = 2.5  # in sigmas,
@@ -38,7 +36,8 @@ BULGE_DEPTH_MM = 10.0  # further from the wall than this:
 MOST_BULGE = (0.55, 0.528)  # a larger share of it is lung; the nearer the wall, the less room there is for air
 SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from crescent to round
 HULL_MM = 4.0  # grid on which hulls are drawn
-MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness
+MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness;
+MOST_REACH = 4.0  # 95th percentile of the depth of anything thin: films have 2 to 3, chains of bullae 5 and more
 LEAST_THICK_MM = 2.1  # twice the volume over the surface
 LEAST_THICK = 1.0  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
 
@@ -86,32 +85,31 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
         if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and _on_the_wall(
-            mask, cavity[part], spacing, wall / (wall + inner), thick, blur
+            mask, cavity[part], spacing, wall / (wall + inner), thick
         ):
             pleural[part] |= mask
     found[box] = _to_the_edge(pleural, np.where(clear, density, hu), cavity, spacing, blur)
     return found
 
 
-def _on_the_wall(
-    pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float, blur: float
-) -> bool:
+def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float) -> bool:
     """Whether enough of the surface is wall.
 
-    That is half of it and more where the lung's outline is flat or, as in a pneumothorax, round; a bulla bulges into
-    the lung. A thick pocket shows which of the two it is. Of a thin one in a coarse or blurred CT less wall can be made
-    out: then a crescent is taken, which lies along the wall, but not what is round or deep.
+    The lung's outline is flat or, as in a pneumothorax, round; a bulla bulges into the lung. A thick pocket shows which
+    of the two it is. Of a thin one about half the surface must be wall and no part of it be deep; a crescent, which
+    lies along the wall, needs a little less.
     """
     if wall <= LEAST_WALL_THICK:
         return False
     if thick > THICK_MM[0] and (bulge := _bulge(pocket, cavity, spacing)) is not None:
         return bool(bulge < np.interp(thick, THICK_MM, MOST_BULGE))
-    least = np.interp(blur, LEAST_WALL_BLUR, LEAST_WALL)
-    if not least < wall <= LEAST_WALL_ROUND:
-        return bool(wall > LEAST_WALL_ROUND)
-    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (least, LEAST_WALL_ROUND)):
-        return False
     depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
+    if np.percentile(depth, 95) > MOST_REACH * thick:
+        return False
+    if wall > LEAST_WALL_ROUND:
+        return True
+    if wall <= np.interp(_solidity(pocket, cavity, spacing), SOLIDITY, (LEAST_WALL, LEAST_WALL_ROUND)):
+        return False
     return bool(np.median(depth) <= MOST_DEEP * thick)
 
 
