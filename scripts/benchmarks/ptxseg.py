@@ -37,8 +37,8 @@ def run(study: str = "all", cohort: int = 40, cohort_size: int = 128) -> None:
 
     Args:
         study: lidc (lungs, false pneumothorax, time, memory), inserted (pneumothorax put into the LIDC CT), pseudo
-            (into pseudo-patients made of it, in-plane voxels doubled), others (three other people's CTs), cohort (synthetic), mimics (bullae and
-            emphysema), or all.
+            (into pseudo-patients made of it, in-plane voxels doubled), others (into three other people's CTs), cohort
+            (synthetic), mimics (bullae and emphysema), or all.
         cohort: number of synthetic cases.
         cohort_size: their voxels along each edge.
     """

@@ -45,9 +45,7 @@ _TOTALSEGMENTATOR = (
     "5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03",
 )
 OPEN_CTS = {
-    "lung1": OpenCT(
-        *_PYRADIOMICS, "data/lung1_image.nrrd", "chest, 512x512x48, 0.57x0.57x5 mm, back and bases cut"
-    ),
+    "lung1": OpenCT(*_PYRADIOMICS, "data/lung1_image.nrrd", "chest, 512x512x48, 0.57x0.57x5 mm, back and bases cut"),
     "lung2": OpenCT(*_PYRADIOMICS, "data/lung2_image.nrrd", "chest, 512x512x61, 0.63x0.63x5 mm, a 5 cm tumour"),
     "angiography": OpenCT(
         *_TOTALSEGMENTATOR,
