@@ -72,7 +72,7 @@ def test_what_lies_along_the_wall_is_pleural(name, pleural):
     ("wall", "thick", "name", "pleural"),
     [
         (0.42, 6.5, "crescent", True),
-        (0.36, 6.5, "crescent", False),
+        (0.34, 6.5, "crescent", False),
         (0.42, 6.5, "cap", False),  # what is round needs more wall
         (0.48, 6.5, "cap", True),
         (0.42, 4.5, "crescent", False),  # deeper below the wall than it is thick: not along it

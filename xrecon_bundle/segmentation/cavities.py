@@ -9,6 +9,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from .free_air import edge_blur
+
 WALL_HU = -400.0  # half-way between aerated lung and soft tissue
 TIGHT_HU = -600.0
 LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
@@ -18,7 +20,8 @@ PLEURA_MM = 6.0  # between free air and lung lies the visceral pleura, mixed vox
 FAT_HU = -100.0
 DENSE_HU = -150.0  # of collapsed lung over DENSE_MM, where nothing counts as denser than fat
 DENSE_MM = 3.0  # sigma
-EDGE_MM = 5.0  # a thinner layer of such HU is the edge between air and soft tissue
+EDGE_MM = 5.0  # half the thickness of a layer of such HU that can be the edge between air and soft tissue,
+EDGE_BLUR = 2.5  # and in sigmas of the CT's blur
 STREAK_MM = 14.0  # half the thickness that air in the chest wall does not reach
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
 AIRWAY_WALL = 0.5  # of its rim is denser than lung
@@ -39,7 +42,8 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     sides = _split_sides(hu, parts, spacing)
     dense = np.zeros_like(body)
     box = ndimage.find_objects(parts.astype(np.uint8))[0]
-    dense[box] = _dense_lung(hu[box], (body & ~air)[box], spacing)
+    edge = max(EDGE_MM, EDGE_BLUR * edge_blur(hu[box], parts[box], spacing))
+    dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
     for side in (1, 2):
         one = _fill(sides == side, spacing)
         one = _fill(_with_dense_lung(one, dense & (sides == 0)), spacing)
@@ -197,11 +201,11 @@ def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.n
     return sides
 
 
-def _dense_lung(hu: np.ndarray, where: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _dense_lung(hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndarray) -> np.ndarray:
     """What is darker than fat when vessels are averaged in, and broader than an edge between air and soft tissue."""
     dark = where & (ndimage.gaussian_filter(np.minimum(hu, FAT_HU), DENSE_MM / spacing, truncate=2.0) < DENSE_HU)
-    core = ndimage.distance_transform_edt(dark, sampling=spacing) > EDGE_MM
-    return dark & (ndimage.distance_transform_edt(~core, sampling=spacing) <= EDGE_MM)
+    core = ndimage.distance_transform_edt(dark, sampling=spacing) > edge
+    return dark & (ndimage.distance_transform_edt(~core, sampling=spacing) <= edge)
 
 
 def _with_dense_lung(cavity: np.ndarray, dense: np.ndarray) -> np.ndarray:
