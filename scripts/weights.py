@@ -35,6 +35,7 @@ from xrecon_bundle.files import write_json
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
 from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
+from xrecon_bundle.segmentation.labels import pleural_cavity_labels
 from xrecon_bundle.transforms import insert_pneumothorax, radiograph_to_unit
 from xrecon_bundle.transforms.ct import standardize_ct
 
@@ -50,6 +51,7 @@ SYNTHETIC_CASES, PSEUDO_CASES = 700, 150
 LIDC = "LIDC-IDRI"
 TWINS = ("lung1", "lung2")  # of open_cts.py: pseudo-patients of these are learnt from too
 UNSEEN = "angiography"  # and this one is not
+LEARNT = [DATA / "synthetic", DATA / "pseudo", *(DATA / f"pseudo_{name}" for name in TWINS)]
 OCCUPANCIES = (0.1, 0.2, 0.4, 0.7)
 MEASURES = ("psnr", "ssim_avg", "mae_hu", "psnr_body", "cavity_dice")
 Predict = Callable[[np.ndarray], np.ndarray]  # radiographs (2, S, S) to CT (S, S, S) in HU
@@ -64,18 +66,11 @@ def everything() -> None:
 
 def data(workers: int = 2) -> None:
     """Write the cohorts and the CTs to judge by; what is finished is kept."""
-    write_synthetic_cohort(
-        DATA / "synthetic", SYNTHETIC_CASES, SIZE, SEED, workers=workers, fractions=(0.9, 0.05, 0.05)
-    )
+    write_synthetic_cohort(LEARNT[0], SYNTHETIC_CASES, SIZE, SEED, workers=workers, fractions=(0.9, 0.05, 0.05))
     lidc = standard_lidc(ROOT / ".cache", 2 * SIZE)
-    write_pseudo_cohort(
-        lidc.ct, lidc.labels, DATA / "pseudo", PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0)
-    )
-    for name in TWINS:
-        ct, labels = standard_open_ct(name)
-        write_pseudo_cohort(
-            ct, labels, DATA / f"pseudo_{name}", PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0)
-        )
+    people = [(lidc.ct, lidc.labels), *map(standard_open_ct, TWINS)]
+    for folder, (ct, labels) in zip(LEARNT[1:], people, strict=True):
+        write_pseudo_cohort(ct, labels, folder, PSEUDO_CASES, SIZE, SEED, workers=workers, fractions=(0.95, 0.05, 0))
     simulate_case(fetch_lidc(ROOT / ".cache")[0], DATA / "lidc" / LIDC, SIZE)
     simulate_case(fetch_open_ct(UNSEEN, ROOT / ".cache"), DATA / "unseen" / UNSEEN, SIZE)
     put_in(LIDC, lidc.ct, lidc.labels, DATA / "lidc_pneumothorax")
@@ -87,7 +82,7 @@ def standard_open_ct(name: str) -> tuple[np.ndarray, np.ndarray]:
     stored = read_ct(fetch_open_ct(name, ROOT / ".cache"))
     ct = standardize_ct(stored.hu, stored.affine, 2 * SIZE).ct
     labels = PTXSeg()(ct, (frame.voxel_size(2 * SIZE),) * 3)
-    return ct, np.where(labels > 2, labels - 2, labels).astype(np.uint8)
+    return ct, pleural_cavity_labels(labels)
 
 
 def put_in(name: str, ct: np.ndarray, labels: np.ndarray, output: Path) -> None:
@@ -101,17 +96,14 @@ def put_in(name: str, ct: np.ndarray, labels: np.ndarray, output: Path) -> None:
 
 def train() -> None:
     """Stage one on synthetic chests; from there on with pseudo-patients, of one person first, then of three."""
-    stages = [DATA / f"stage{number}" for number in (1, 2, 3)]
+    first, second, third = (DATA / f"stage{number}" / "model.pt" for number in (1, 2, 3))
     fine_tune = ["configs/fine_tune.yaml"]
-    datasets = [DATA / "synthetic"]
-    run_stage(datasets, stages[0], overlays=[])
-    datasets.append(DATA / "pseudo")
-    first = stages[0] / "model.pt"
-    run_stage(datasets, stages[1], fine_tune, initial_weights=first, max_epochs=4, decay_start=2)
-    datasets += [DATA / f"pseudo_{name}" for name in TWINS]
-    second = stages[1] / "model.pt"
-    run_stage(datasets, stages[2], fine_tune, initial_weights=second, max_epochs=3, decay_start=2, learning_rate=5.0e-4)
-    shutil.copyfile(stages[2] / "model.pt", SHIPPED)
+    run_stage(LEARNT[:1], first.parent, overlays=[])
+    run_stage(LEARNT[:2], second.parent, fine_tune, initial_weights=first, max_epochs=4, decay_start=2)
+    run_stage(
+        LEARNT, third.parent, fine_tune, initial_weights=second, max_epochs=3, decay_start=2, learning_rate=5.0e-4
+    )
+    shutil.copyfile(third, SHIPPED)
 
 
 def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overrides: object) -> None:
@@ -132,9 +124,7 @@ def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.js
         output: picture.
         table: the figures.
     """
-    training = list_cases(
-        [DATA / name for name in ("synthetic", "pseudo", *(f"pseudo_{twin}" for twin in TWINS))], "train"
-    )
+    training = list_cases(LEARNT, "train")
     predictors = {
         "mean chest": mean_chest(training),
         "nearest case": nearest_case(training),
@@ -143,7 +133,7 @@ def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.js
     cases = {
         f"{UNSEEN} CT": list_cases(DATA / "unseen"),
         f"{UNSEEN} CT, pneumothorax put in": list_cases(DATA / "unseen_pneumothorax"),
-        "synthetic": list_cases(DATA / "synthetic", "test"),
+        "synthetic": list_cases(LEARNT[0], "test"),
         "LIDC CT": list_cases(DATA / "lidc"),
         "LIDC CT, pneumothorax put in": list_cases(DATA / "lidc_pneumothorax"),
     }
@@ -204,7 +194,7 @@ def measure(entry: dict[str, str], predict: Predict) -> dict[str, float]:
     spacing = (frame.voxel_size(SIZE),) * 3
     known = load(entry["segmentation"]) if "segmentation" in entry else PTXSeg()(truth, spacing)
     labels = [PTXSeg()(predicted, spacing), known]
-    cavities = [np.isin(label, (1, 3)) + 2 * np.isin(label, (2, 4)) for label in labels]
+    cavities = [pleural_cavity_labels(label) for label in labels]
     occupancy = [
         measure_pneumothorax(label, hu, spacing)["total"]["occupancy"]
         for label, hu in zip(labels, (predicted, truth), strict=True)

@@ -17,10 +17,11 @@ from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.data.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.data.readers import read_ct
 from xrecon_bundle.data.thorax import synthesize_thorax
-from xrecon_bundle.frame import AXCODES, voxel_size
+from xrecon_bundle.frame import AIR_HU, AXCODES, voxel_size
 from xrecon_bundle.metrics import dice_score, pearson
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.segmentation.labels import SIDES
+from xrecon_bundle.segmentation.files import in_chest_axes
+from xrecon_bundle.segmentation.labels import SIDES, pleural_cavity_labels
 from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
@@ -98,16 +99,13 @@ def _pseudo() -> None:
 
 def _others() -> None:
     """No one has drawn their lungs: what PTX-Seg finds in the CT as it is counts as the lungs before insertion."""
-    chest = nibabel.orientations.axcodes2ornt(AXCODES)
     for name in OTHERS:
-        ct = read_ct(fetch_open_ct(name, ".cache"))
-        turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(ct.affine), chest)
-        hu = np.maximum(nibabel.orientations.apply_orientation(ct.hu, turn), -1024).astype(np.float32)
-        spacing = nibabel.affines.voxel_sizes(ct.affine)  # all three are stored in the order x, y, z
+        hu, spacing = in_chest_axes(read_ct(fetch_open_ct(name, ".cache")))
+        hu = np.maximum(hu, AIR_HU)
         labels = PTXSeg()(hu, spacing)
         print(f"\n{name}: {OPEN_CTS[name].shows}")
         print("false pneumothorax " + ", ".join(f"{side} {_occupancy(labels, side):.2%}" for side in SIDES))
-        lungs = np.where(labels > 2, labels - 2, labels).astype(np.uint8)
+        lungs = pleural_cavity_labels(labels)
         _insert_and_find(hu, lungs, spacing, JUDGED_SEED)
         for bullae, ct_with in _mimic_cases(hu, lungs > 0, spacing):
             labels = PTXSeg()(ct_with, spacing)

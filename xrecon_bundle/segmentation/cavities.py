@@ -46,7 +46,9 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
     for side in (1, 2):
         one = _fill(sides == side, spacing)
-        one = _fill(_with_dense_lung(one, dense & (sides == 0)), spacing)
+        grown = _with_dense_lung(one, dense)
+        if (grown != one).any():
+            one = _fill(grown, spacing)
         cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
     return cavities
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..data.readers import read_ct
+from ..data.volume import CTVolume
 from ..files import InputError, atomic_path, write_json, write_nifti
 from ..frame import AXCODES
 from .labels import COLOURS, REGIONS, WINDOW_HU
@@ -48,12 +49,7 @@ def segment_file(
         raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
     ptxseg = PTXSeg(segmenter, weights)
     ct = read_ct(ct_path)
-    stored = nibabel.io_orientation(ct.affine)
-    chest = nibabel.orientations.axcodes2ornt(AXCODES)
-    turn = nibabel.orientations.ornt_transform(stored, chest)
-    back = nibabel.orientations.ornt_transform(chest, stored)
-    hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=-1024.0)
-    spacing = np.abs(nibabel.affines.voxel_sizes(ct.affine))[np.argsort(stored[:, 0])]
+    hu, spacing = in_chest_axes(ct)
     labels = ptxseg(hu, spacing)
     if not labels.any():
         raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
@@ -63,11 +59,21 @@ def segment_file(
         "labels": REGIONS,
         **measure_pneumothorax(labels, hu, spacing),
     }
+    chest, stored = nibabel.orientations.axcodes2ornt(AXCODES), nibabel.io_orientation(ct.affine)
+    back = nibabel.orientations.ornt_transform(chest, stored)
     write_nifti(output_path, nibabel.orientations.apply_orientation(labels, back), ct.affine)
     write_json(output_path.parent / "statistics.json", statistics)
     with atomic_path(output_path.with_name(output_path.name.removesuffix(suffix) + ".png")) as temporary:
         draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     return statistics
+
+
+def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
+    """What :class:`PTXSeg` takes: HU ``(X, Y, Z)`` with LPI axes, NaN as air, and the voxel size ``(3,)`` in mm."""
+    stored = nibabel.io_orientation(ct.affine)
+    turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt(AXCODES))
+    hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=-1024.0)
+    return hu, nibabel.affines.voxel_sizes(ct.affine)[np.argsort(stored[:, 0])]
 
 
 def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, statistics: dict[str, Any]) -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 RIGHT_LUNG = 1
 LEFT_LUNG = 2
 RIGHT_AIR = 3  # the air-accumulated region (pneumothorax) of the right pleural cavity
@@ -18,3 +20,11 @@ REGIONS = {
 # How pictures draw the labels 1 to 4, and the window in which they show a CT.
 COLOURS = ("#4fa3ff", "#4fd18b", "#ff5a4f", "#ffb03a")
 WINDOW_HU = (-1000.0, 400.0)
+
+
+def pleural_cavity_labels(labels: np.ndarray) -> np.ndarray:
+    """The pleural cavities, lung and free air together, of a label map: 1 right, 2 left, uint8 of the same shape."""
+    cavities = np.zeros(labels.shape, np.uint8)
+    for lung, air in SIDES.values():
+        cavities[(labels == lung) | (labels == air)] = lung
+    return cavities
