@@ -34,6 +34,7 @@ from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.files import write_json
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
 from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.report.figures import draw_case
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
 from xrecon_bundle.segmentation.labels import pleural_cavity_labels
 from xrecon_bundle.transforms import insert_pneumothorax, radiograph_to_unit
@@ -117,12 +118,17 @@ def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overr
         sys.exit(f"weights: this step failed: {' '.join(command)}")
 
 
-def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.json") -> None:
+def judge(
+    output: str = "docs/images/weights.jpg",
+    table: str = "models/model.json",
+    first_picture: str = "docs/images/reconstruction.jpg",
+) -> None:
     """The shipped weights against the mean chest and the nearest training case.
 
     Args:
-        output: picture.
+        output: picture of all predictors.
         table: the figures.
+        first_picture: README's picture, the unseen CT.
     """
     training = list_cases(LEARNT, "train")
     predictors = {
@@ -147,6 +153,7 @@ def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.js
     unseen, unseen_pneumothorax, synthetic, lidc, _ = cases.values()
     shown = [*unseen, *unseen_pneumothorax[1:3], *lidc, *synthetic[:2]]
     draw(shown, predictors).savefig(ROOT / output, dpi=110, facecolor="black")
+    draw_first(unseen[0], predictors["network"]).savefig(ROOT / first_picture, dpi=90, facecolor="black")
 
 
 def mean_chest(training: list[dict[str, str]]) -> Predict:
@@ -223,6 +230,13 @@ def print_table(rows: list[dict[str, object]]) -> None:
             "" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()
         )
         print("| " + " | ".join(cells) + " |")
+
+
+def draw_first(entry: dict[str, str], predict: Predict) -> plt.Figure:
+    """Radiographs, CT and reconstruction of one case."""
+    radiographs, truth = load(entry["image"]), load(entry["label"])
+    title = "A CT that the weights have not seen: radiographs, the CT, its reconstruction"
+    return draw_case(np.moveaxis(radiographs, -1, 0), predict(radiographs), truth, title=title)
 
 
 def draw(entries: list[dict[str, str]], predictors: dict[str, Predict]) -> plt.Figure:
