@@ -95,7 +95,7 @@ def test_the_edge_of_the_air_is_half_way_to_the_lung_beside_it(lung_hu):
     step = ndimage.gaussian_filter1d(np.repeat(position < 0, 20).astype(float), sigma / 1.5 * 20)[10::20]
     density = np.broadcast_to((lung_hu + step * (-1000 - lung_hu))[:, None, None], (80, 24, 24)).copy()
     sure = density < -1000 + 0.15 * (lung_hu + 1000)
-    found = free_air._to_the_edge(sure, density, np.ones_like(sure), spacing, sigma)
+    found = free_air._to_the_edge(sure, density, np.ones_like(sure), spacing, np.full(3, sigma))
     edge = position[found[:, 12, 12]].max()
     assert position[sure[:, 12, 12]].max() < -3.0
     assert -2.0 < edge < 1.5

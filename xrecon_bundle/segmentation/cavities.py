@@ -21,7 +21,7 @@ FAT_HU = -100.0
 DENSE_HU = -150.0  # of collapsed lung over DENSE_MM, where nothing counts as denser than fat
 DENSE_MM = 3.0  # sigma
 EDGE_MM = 5.0  # half the thickness of a layer of such HU that can be the edge between air and soft tissue,
-EDGE_BLUR = 2.5  # and in sigmas of the CT's blur
+EDGE_BLUR = 2.5  # and in sigmas of the CT's blur within a slice
 STREAK_MM = 14.0  # half the thickness that air in the chest wall does not reach
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
 AIRWAY_WALL = 0.5  # of its rim is denser than lung
@@ -42,7 +42,7 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     sides = _split_sides(hu, parts, spacing)
     dense = np.zeros_like(body)
     box = ndimage.find_objects(parts.astype(np.uint8))[0]
-    edge = max(EDGE_MM, EDGE_BLUR * edge_blur(hu[box], parts[box], spacing))
+    edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]))
     dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
     for side in (1, 2):
         one = _fill(sides == side, spacing)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .cavities import WALL_HU, pleural_cavities
-from .free_air import find_free_air
+from .free_air import edge_blur, find_free_air
 from .grid import WorkingGrid
 from .labels import SIDES
 
@@ -47,10 +47,13 @@ class ClassicalSegmenter:
 def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung."""
     labels = np.zeros(hu.shape, np.uint8)
+    sides = {side: cavities == side for side in (1, 2)}
     with ThreadPoolExecutor(2) as pool:
-        free = pool.map(lambda side: find_free_air(hu, cavities == side, spacing), (1, 2))
-        for side, (lung, air), found in zip((1, 2), SIDES.values(), free, strict=True):
-            labels[cavities == side] = lung
+        blurs = pool.map(lambda cavity: edge_blur(hu, cavity, spacing), filter(np.any, sides.values()))
+        blur = np.max(list(blurs) or [spacing], axis=0)
+        free = pool.map(lambda side: find_free_air(hu, sides[side], sides[3 - side], spacing, blur), sides)
+        for side, (lung, air), found in zip(sides, SIDES.values(), free, strict=True):
+            labels[sides[side]] = lung
             labels[found] = air
     return labels
 

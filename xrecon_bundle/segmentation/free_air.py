@@ -16,7 +16,12 @@ SOLID_HU = -600.0  # denser voxels hold wall or vessel and say nothing about air
 WALL_HU = 30.0
 WALL_RANGE = (-150.0, 300.0)
 WALL_MM = 6.0  # as far outside the cavity the wall's HU are looked for
+SURE, LIKELY = 0.35, 0.5  # shares of the way from air to the lung nearby that are surely and likely air
 REACH = 2.5  # sigmas of blur as far as likely air reaches from sure air
+DEEPEST = 8  # voxels below the outline as far as the blur is measured,
+FACING_MM = 3.0  # sigma of the outline whose direction is taken,
+FACING = (0.4, 0.85)  # sine to the axial plane, at most for an edge in it and at least for one across,
+LEAST_SEEN = 20  # voxels at a depth
 OUTLINE = 1.2  # an outline drawn in the CT itself follows its edges: across it they look sharper than they are
 LEAST_OWN = 0.3  # voxels with less of the cavity in them tell nothing about it
 BULK_MM = 1.2  # sigma within which HU are averaged,
@@ -38,17 +43,22 @@ SOLIDITY = (0.4, 0.85)  # share of its convex hull that a pocket fills, from cre
 HULL_MM = 4.0  # grid on which hulls are drawn
 MOST_DEEP = 1.25  # median depth of a crescent below the wall, at most, in multiples of its thickness;
 MOST_REACH = 4.0  # 95th percentile of the depth of anything thin: films have 2 to 3, chains of bullae 5 and more
+LEAST_STEP = 0.46  # rise of density from a thin pocket to the lung beyond it, air to lung being 1
 LEAST_THICK_MM = 2.1  # twice the volume over the surface
 LEAST_THICK = 1.0  # sigmas of blur: thinner, a film of air cannot be told from the rim's own errors
 
 
-def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def find_free_air(
+    hu: np.ndarray, cavity: np.ndarray, other: np.ndarray, spacing: np.ndarray, blur: np.ndarray
+) -> np.ndarray:
     """The free air in one pleural cavity.
 
     Args:
         hu: CT ``(X, Y, Z)`` in HU.
         cavity: boolean, one pleural cavity.
+        other: boolean, the other one: where the two nearly meet, its air shines through the wall between.
         spacing: voxel size ``(3,)`` in mm.
+        blur: the CT's blur, ``edge_blur`` where there is no free air if possible.
 
     Returns:
         boolean mask, a part of ``cavity``.
@@ -56,25 +66,20 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
     found = np.zeros_like(cavity)
     if not cavity.any():
         return found
-    spacing = np.asarray(spacing, dtype=float)
-    margin = np.ceil(WALL_MM / spacing).astype(int)
-    box = tuple(
-        slice(max(0, s.start - m), s.stop + m)
-        for s, m in zip(ndimage.find_objects(cavity.astype(np.uint8))[0], margin, strict=True)
-    )
-    hu, cavity = hu[box].astype(np.float32), cavity[box]
-    blur = edge_blur(hu, cavity, spacing)
-    density, known, solid = _unmix(hu, cavity, spacing, blur)
+    box = _box(cavity, spacing)
+    hu, cavity, other = hu[box].astype(np.float32), cavity[box], other[box]
+    density, known, solid = _unmix(hu, cavity, other, spacing, blur)
     clear = known & ~solid
-    sure, likely = _thresholds(density, clear, spacing)
-    core = clear & (density < sure)
-    low = clear & (density < likely)
-    low &= ndimage.distance_transform_edt(~core, sampling=spacing) <= REACH * blur
+    relative = (density - AIR_HU) / _contrast(density, clear, spacing)
+    core = clear & (relative < SURE)
+    low = clear & (relative < LIKELY)
+    low &= ndimage.distance_transform_edt(~core, sampling=spacing / blur) <= REACH
     lung = known & ~low
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
     volumes = np.bincount(pockets.ravel()) * float(np.prod(spacing))
     pleural = np.zeros_like(cavity)
     around = np.ceil(BULGE_REACH * BULGE_MM / spacing).astype(int)
+    layer = np.maximum(blur, spacing)
     for pocket, part in enumerate(ndimage.find_objects(pockets), start=1):
         volume = volumes[pocket]
         if part is None or volume < 1000.0 * LEAST_ML:
@@ -84,12 +89,26 @@ def find_free_air(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np
         wall = _contact(mask, ~cavity[part], spacing)
         inner = _contact(mask, cavity[part] & ~mask, spacing)
         thick = 2.0 * volume / (wall + inner)
-        if thick > max(LEAST_THICK_MM, LEAST_THICK * blur) and _on_the_wall(
-            mask, cavity[part], spacing, wall / (wall + inner), thick
-        ):
+        if thick <= max(LEAST_THICK_MM, LEAST_THICK * float(blur[0])):
+            continue
+        if thick <= THICK_MM[0] and _step(mask, relative[part], clear[part], spacing / layer) < LEAST_STEP:
+            continue
+        if _on_the_wall(mask, cavity[part], spacing, wall / (wall + inner), thick):
             pleural[part] |= mask
     found[box] = _to_the_edge(pleural, np.where(clear, density, hu), cavity, spacing, blur)
     return found
+
+
+def _step(pocket: np.ndarray, relative: np.ndarray, clear: np.ndarray, sampling: np.ndarray) -> float:
+    """Rise of the relative density from a pocket to the second layer beyond it, as thick as the CT's edges are wide.
+
+    The darkest part of the lung's rim is no pocket of air: the lung around it is only a little denser.
+    """
+    distance = ndimage.distance_transform_edt(~pocket, sampling=sampling)
+    beyond = clear & (distance > 1) & (distance <= 2)
+    if not beyond.any() or not (pocket & clear).any():
+        return np.inf
+    return float(np.median(relative[beyond]) - np.median(relative[pocket & clear]))
 
 
 def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wall: float, thick: float) -> bool:
@@ -142,42 +161,70 @@ def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> fl
 
 
 def _to_the_edge(
-    pleural: np.ndarray, density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+    pleural: np.ndarray, density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: np.ndarray
 ) -> np.ndarray:
     """Free air as far as the middle between its HU and those of the lung beside it, which may be denser than lung
     elsewhere where it is collapsed: the thresholds that find air are careful ones."""
     if not pleural.any():
         return pleural
-    distance = ndimage.distance_transform_edt(~pleural, sampling=spacing)
-    edge = EDGE * max(blur, float(max(spacing)))
-    beside = cavity & (distance > edge) & (distance <= edge + BESIDE_MM)
+    edge = EDGE * np.maximum(blur, spacing)
+    distance = ndimage.distance_transform_edt(~pleural, sampling=spacing / edge)
+    beside = cavity & (distance > 1) & (distance <= 1 + BESIDE_MM / edge.min())
     lung = np.minimum(_mean_nearby(density, beside, BESIDE_MM / spacing, AIR_HU), COLLAPSED_HU)
-    return pleural | (cavity & (distance <= edge) & (density < 0.5 * (AIR_HU + lung)))
+    return pleural | (cavity & (distance <= 1) & (density < 0.5 * (AIR_HU + lung)))
 
 
-def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float:
-    """Gaussian sigma in mm of the CT's blur, whatever its voxels, from the profile of HU across the cavity's outline.
+def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Gaussian sigma in mm of the CT's blur along each axis, whatever its voxels, from HU across the cavity's outline.
 
-    The median HU at each distance from the outline is fitted by a step, near the outline, seen through a blur.
+    Where the outline faces along z, thick slices blur it more than within a slice. Free air makes it look less.
     """
-    h = float(np.median(spacing))
+    box = _box(cavity, spacing)
+    hu, cavity = hu[box], cavity[box]
     inside = ndimage.distance_transform_edt(cavity, sampling=spacing)
     outside = ndimage.distance_transform_edt(~cavity, sampling=spacing)
-    bins = np.rint(np.where(cavity, inside, h - outside) / h).astype(np.int16)
-    values = {step: hu[bins == step] for step in range(-2, 8)}
-    depth = np.array([(step - 0.5) * h for step, part in values.items() if part.size])
-    profile = np.array([np.median(part) for part in values.values() if part.size])
+    shell = np.where(cavity, inside, outside) <= DEEPEST * max(spacing)
+    smooth = ndimage.gaussian_filter(cavity.astype(np.float32), FACING_MM / spacing, truncate=2.0)
+    slope = np.stack([np.gradient(smooth, step, axis=axis)[shell] for axis, step in enumerate(spacing)])
+    across = np.abs(slope[2]) / np.maximum(np.linalg.norm(slope, axis=0), 1e-6)
+    hu, cavity, inside, outside = hu[shell], cavity[shell], inside[shell], outside[shell]
+    blur = []
+    for facing, h in ((across < FACING[0], float(np.mean(spacing[:2]))), (across > FACING[1], float(spacing[2]))):
+        step = np.rint(np.where(cavity, inside, h - outside) / h)[facing].astype(int)
+        blur.append(_profile_blur(hu[facing], step, h))
+    in_plane, across_planes = (sigma or max(filter(None, blur), default=float(max(spacing))) for sigma in blur)
+    return OUTLINE * np.array([in_plane, in_plane, across_planes])
+
+
+def _box(cavity: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
+    """The cavity's part of the volume and the wall around it."""
+    margin = np.ceil(WALL_MM / spacing).astype(int)
+    part = ndimage.find_objects(cavity.astype(np.uint8))[0]
+    return tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(part, margin, strict=True))
+
+
+def _profile_blur(hu: np.ndarray, step: np.ndarray, h: float) -> float | None:
+    """Sigma in mm of the blur that fits a step near the outline to the median HU at each ``step`` of ``h`` mm inside.
+
+    None where too little is seen of either side.
+    """
+    values = {number: hu[step == number] for number in range(-2, DEEPEST)}
+    values = {number: part for number, part in values.items() if part.size >= LEAST_SEEN}
+    if len(values) < 4 or min(values) > 0 or max(values) < 2:
+        return None
+    depth = np.array([(number - 0.5) * h for number in values])
+    profile = np.array([np.median(part) for part in values.values()])
     best = (np.inf, h)
     for sigma in h * np.geomspace(0.3, 3.0, 30):
         for shift in sigma * np.linspace(-0.5, 0.5, 11):
             model = np.stack([np.ones(len(depth)), special.ndtr((depth - shift) / sigma)], axis=1)
             rest = profile - model @ np.linalg.lstsq(model, profile)[0]
             best = min(best, (float(rest @ rest), float(sigma)))
-    return OUTLINE * best[1]
+    return best[1]
 
 
 def _unmix(
-    hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+    hu: np.ndarray, cavity: np.ndarray, other: np.ndarray, spacing: np.ndarray, blur: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HU of what is in the cavity, without noise and without the wall that shines in.
 
@@ -187,11 +234,13 @@ def _unmix(
     Returns:
         x in HU; where it is known; what is solid (vessels, dense lung), boolean.
     """
-    own, wall = _share_and_wall(hu, cavity, spacing, blur)
-    # Free air meets the wall at other HU than lung does: the outline once more, half-way between wall and content.
+    typical = float(np.median(hu[cavity]))
+    own, wall = _share_and_wall(hu, cavity | other, typical, spacing, blur)
+    # Free air meets the wall at other HU than lung does: once more, with the outline half-way between wall and content.
     deep = cavity & (own > 0.9)
-    inner = _mean_nearby(hu - (1 - own) * wall, deep, 1.5 * blur / spacing, np.nan)
-    own, wall = _share_and_wall(hu, cavity & (deep | ~(hu >= 0.5 * (wall + inner))), spacing, blur)
+    inner = _mean_nearby((hu - (1 - own) * wall) / np.maximum(own, 0.9), deep, 1.5 * blur / spacing, np.nan)
+    edged = cavity & (deep | ~(hu >= 0.5 * (wall + inner)))
+    own, wall = _share_and_wall(hu, other | edged, np.where(np.isnan(inner), typical, inner), spacing, blur)
     content = hu - (1 - own) * wall  # own * x
     solid = cavity & (own > 0.6) & (ndimage.gaussian_filter(content, 0.6 / spacing, truncate=2.0) > SOLID_HU * own)
     weight = np.clip((SOLID_HU - content / np.maximum(own, 0.3)) / 200.0, 0.0, 1.0) * (cavity & (own > LEAST_OWN))
@@ -203,13 +252,17 @@ def _unmix(
 
 
 def _share_and_wall(
-    hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: float
+    hu: np.ndarray, cavities: np.ndarray, content: np.ndarray | float, spacing: np.ndarray, blur: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cavity's share in each voxel, and the HU of the wall nearby."""
-    own = ndimage.gaussian_filter(cavity.astype(np.float32), blur / spacing, truncate=3.0)
-    beyond = ~cavity & (own < 0.3) & (hu > SOLID_HU)
-    beyond_hu = np.clip((hu - own * float(np.median(hu[cavity]))) / np.maximum(1 - own, 0.5), *WALL_RANGE)
-    return own, _mean_nearby(beyond_hu, beyond, max(WALL_MM / 2, 1.5 * blur) / spacing, WALL_HU)
+    """The share of cavity in each voxel, and the HU of the wall nearby, into which ``content`` in HU shines."""
+    own = _seen_through(cavities, blur / spacing)
+    beyond = ~cavities & (own < 0.3) & (hu > SOLID_HU)
+    beyond_hu = np.clip((hu - own * content) / np.maximum(1 - own, 0.5), *WALL_RANGE)
+    return own, _mean_nearby(beyond_hu, beyond, np.maximum(WALL_MM / 2, 1.5 * blur) / spacing, WALL_HU)
+
+
+def _seen_through(mask: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
 
 
 def _mean_nearby(values: np.ndarray, where: np.ndarray, width: np.ndarray, otherwise: float) -> np.ndarray:
@@ -228,8 +281,8 @@ def _noise_factor(hu: np.ndarray, inside: np.ndarray) -> float:
     return float(np.clip(1.05 * np.median(np.abs(step)) / ORDINARY_NOISE_HU, 1.0, 2.0))
 
 
-def _thresholds(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """HU below which a voxel is surely and likely air: 35 % and half of the way from air to the lung nearby."""
+def _contrast(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """HU from air to the lung nearby, at most to what is typical of the cavity's lung."""
     lung = cavity & (density < SOLID_HU) & (density > AIR_HU + 50.0)
     typical = float(np.median(density[lung])) if lung.any() else -700.0
     every = tuple(slice(None, None, max(1, int(4.0 / step))) for step in spacing)
@@ -240,8 +293,7 @@ def _thresholds(density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) ->
     local = np.where(share > 0.02, mean / np.maximum(share, 0.02), typical)
     zoom = np.divide(density.shape, local.shape)
     local = ndimage.affine_transform(local, 1.0 / zoom, output_shape=density.shape, order=1, mode="nearest")
-    contrast = np.minimum(local, typical) - AIR_HU
-    return AIR_HU + 0.35 * contrast, AIR_HU + 0.5 * contrast
+    return np.minimum(local, typical) - AIR_HU
 
 
 def _complete(
