@@ -99,3 +99,71 @@ def test_the_edge_of_the_air_is_half_way_to_the_lung_beside_it(lung_hu):
     edge = position[found[:, 12, 12]].max()
     assert position[sure[:, 12, 12]].max() < -3.0
     assert -2.0 < edge < 1.5
+
+
+def blurred_thorax(sigma: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """An ellipsoid of lung in a wall, HU seen through ``sigma`` mm."""
+    radii = np.array([45.0, 55.0, 65.0])
+    half = np.ceil((radii + 15.0) / spacing).astype(int)
+    grid = np.meshgrid(*(np.arange(-n, n + 1) * step for n, step in zip(half, spacing, strict=True)), indexing="ij")
+    lung = sum((axis / radius) ** 2 for axis, radius in zip(grid, radii, strict=True)) < 1
+    hu = ndimage.gaussian_filter(np.where(lung, -850.0, 30.0).astype(np.float32), sigma / spacing)
+    return hu + np.random.default_rng(0).normal(0, 20, hu.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "spacing"),
+    [
+        ((1.6, 1.6, 1.6), (1.3, 1.3, 1.3)),
+        ((4.0, 4.0, 4.0), (1.5, 2.5, 1.75)),
+        ((1.4, 1.4, 3.5), (1.3, 1.3, 1.7)),  # thick slices
+        ((3.0, 3.0, 1.6), (1.3, 1.3, 1.3)),
+    ],
+)
+def test_the_blur_is_measured_along_each_axis(sigma, spacing):
+    hu = blurred_thorax(np.array(sigma), np.array(spacing))
+    drawn = ndimage.binary_opening(hu < -410)  # as in a CT, by its own HU
+    found = free_air.edge_blur(hu, drawn, np.array(spacing))
+    np.testing.assert_allclose(found, sigma, rtol=0.25)
+    assert found[0] == found[1]
+
+
+def two_cavities(septum_mm: float, sigma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Two lungs whose flat sides nearly meet: HU, the masks, the spacing."""
+    spacing = np.full(3, 2.0)
+    across = (np.arange(80) - 39.5) * 2.0
+    other_axis = np.abs((np.arange(50) - 24.5) * 2.0) < 40.0
+    square = (other_axis[:, None] & other_axis[None])[None]
+    first = ((across > -65) & (across < 0))[:, None, None] & square
+    second = ((across > septum_mm) & (across < 65))[:, None, None] & square
+    hu = np.where(first | second, -870.0, 30.0).astype(np.float32)
+    return ndimage.gaussian_filter(hu, sigma / spacing), first, second, spacing
+
+
+def test_lung_beyond_a_thin_septum_makes_no_air_of_the_lung_before_it():
+    """4 mm seen through a blur of 4 mm are less dense than a wall. Once, the lung beside such a septum was air."""
+    hu, first, second, spacing = two_cavities(4.0, 4.0)
+    for cavity, other in ((first, second), (second, first)):
+        beside = cavity & ndimage.binary_dilation(other, iterations=4)
+        together, alone = (
+            np.median(free_air._unmix(hu, cavity, beyond, spacing, np.full(3, 4.0))[0][beside])
+            for beyond in (other, np.zeros_like(other))
+        )
+        assert together == pytest.approx(-870, abs=3)
+        assert alone < together - 15, "what the other cavity is given for"
+
+
+@pytest.mark.parametrize("beyond", [0.95, 0.35])
+def test_step_is_the_rise_of_density_beyond_a_pocket(beyond):
+    """A layer of 6 mm at 0.1, a transition as thick as the edge's 2.5 mm, then the lung."""
+    position = np.arange(40) * 0.5
+    relative = np.select([position < 6, position < 8.5], [0.1, 0.5 * (0.1 + beyond)], beyond)
+    relative = np.broadcast_to(relative[:, None, None], (40, 8, 8))
+    pocket = np.broadcast_to((position < 6)[:, None, None], (40, 8, 8))
+    step = free_air._step(pocket, relative, np.ones_like(pocket), np.array([0.5, 1, 1]) / 2.5)
+    assert step == pytest.approx(beyond - 0.1)
+
+
+def test_a_pocket_with_nothing_seen_beyond_it_is_not_judged_by_its_step():
+    everything = np.ones((6, 6, 6), bool)
+    assert free_air._step(everything, np.zeros(everything.shape), everything, np.ones(3)) == np.inf

@@ -12,6 +12,7 @@ from scipy import ndimage
 from tests.segmentation.conftest import SHAPE, SPACING, make_chest
 from xrecon_bundle.data.cohort import resize_labelled
 from xrecon_bundle.data.lidc import standard_lidc
+from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import voxel_size
 from xrecon_bundle.metrics import dice_score
@@ -121,6 +122,13 @@ def test_a_pneumothorax_in_the_lidc_ct_is_found_at_64(lidc_128, side, occupancy,
     assert dice_score(labels == air, truth == air) > least
     assert _occupancy(labels, lung) == pytest.approx(_occupancy(truth, lung), abs=points / 100)
     assert not (labels == 7 - air).any(), "nothing on the other side"
+
+
+@pytest.mark.parametrize("seed", [7, 31])
+def test_the_dark_rim_of_a_healthy_lung_is_no_film_of_air(seed):
+    """Two of the synthetic cohort: once 87 mL along the wall, 13 mL where the lungs nearly meet in front."""
+    case = synthesize_thorax(seed, 128)
+    assert not (PTXSeg()(case.ct.astype(np.float32), (voxel_size(128),) * 3) > 2).any()
 
 
 def test_dictionary_transform_keeps_the_scans_own_orientation(collapsed):

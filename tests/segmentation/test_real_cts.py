@@ -73,3 +73,15 @@ def test_occupancy_of_a_pneumothorax_put_in(angiography, side, lung, air, occupa
     assert share == pytest.approx(occupancy, abs=tolerance)
     assert dice_score(found == air, truth == air) > 0.85
     assert not (found == 7 - air).any(), "nothing on the other side"
+
+
+def test_a_film_of_air_in_slices_of_5_mm(open_ct):
+    """5 % of the left cavity, in-plane voxels doubled. Once lost: the blur across slices was taken for that within."""
+    hu, spacing = in_chest_axes(read_ct(open_ct("lung2")))
+    hu = np.maximum(hu, AIR_HU).reshape(256, 2, 256, 2, -1).mean(axis=(1, 3))
+    spacing = np.array(spacing) * [2, 2, 1]
+    ct, truth = insert_pneumothorax(hu, PTXSeg()(hu, spacing), spacing, "left", 0.05, seed=5)
+    found = PTXSeg()(ct.astype(np.float32), spacing)
+    assert dice_score(found == 4, truth == 4) > 0.75
+    assert np.count_nonzero(found == 4) == pytest.approx(np.count_nonzero(truth == 4), rel=0.3)
+    assert not (found == 3).any()
