@@ -48,9 +48,10 @@ def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray) ->
     """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung."""
     labels = np.zeros(hu.shape, np.uint8)
     sides = {side: cavities == side for side in (1, 2)}
+    if not cavities.any():
+        return labels
+    blur = edge_blur(hu, cavities > 0, spacing)
     with ThreadPoolExecutor(2) as pool:
-        blurs = pool.map(lambda cavity: edge_blur(hu, cavity, spacing), filter(np.any, sides.values()))
-        blur = np.max(list(blurs) or [spacing], axis=0)
         free = pool.map(lambda side: find_free_air(hu, sides[side], sides[3 - side], spacing, blur), sides)
         for side, (lung, air), found in zip(sides, SIDES.values(), free, strict=True):
             labels[sides[side]] = lung

@@ -58,7 +58,7 @@ def find_free_air(
         cavity: boolean, one pleural cavity.
         other: boolean, the other one: where the two nearly meet, its air shines through the wall between.
         spacing: voxel size ``(3,)`` in mm.
-        blur: the CT's blur, ``edge_blur`` where there is no free air if possible.
+        blur: sigma ``(3,)`` of the CT's blur in mm, as from ``edge_blur``.
 
     Returns:
         boolean mask, a part of ``cavity``.
