@@ -19,7 +19,7 @@ from xrecon_bundle.metrics import dice_score
 from xrecon_bundle.segmentation import PTXSeg, PTXSegd
 from xrecon_bundle.segmentation.grid import WorkingGrid
 from xrecon_bundle.segmentation.labels import SIDES
-from xrecon_bundle.transforms.pneumothorax import insert_pneumothorax
+from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,15 @@ def test_the_dark_rim_of_a_healthy_lung_is_no_film_of_air(seed):
     """Two of the synthetic cohort: once 87 mL along the wall, 13 mL where the lungs nearly meet in front."""
     case = synthesize_thorax(seed, 128)
     assert not (PTXSeg()(case.ct.astype(np.float32), (voxel_size(128),) * 3) > 2).any()
+
+
+@pytest.mark.parametrize(("seed", "occupancy"), [(6, 0.16), (32, 0.22)])
+def test_stomach_gas_seen_through_coarse_voxels_is_no_free_air(seed, occupancy):
+    """Its bubble reads as lung there. Once it was an island of lung, and 90 mL of free air in the left cavity."""
+    case = synthesize_thorax(seed, 64, Pneumothorax("right", occupancy))
+    labels = PTXSeg()(case.ct.astype(np.float32), (voxel_size(64),) * 3)
+    assert not (labels == 4).any()
+    assert _occupancy(labels, 1) == pytest.approx(_occupancy(case.segmentation, 1), abs=0.03)
 
 
 def test_dictionary_transform_keeps_the_scans_own_orientation(collapsed):

@@ -16,6 +16,9 @@ TIGHT_HU = -600.0
 LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
 CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
 LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
+LUNG_SHARE = 0.3  # of an island's air that reads as parenchyma: it is lung,
+LEAST_LUNG_ML = 100.0  # if larger than this
+LEAST_LUNG = 0.1  # and than this share of the largest one: in a blurred CT, a small bubble of bowel gas reads as lung
 PLEURA_MM = 6.0  # between free air and lung lies the visceral pleura, mixed voxels included
 FAT_HU = -100.0
 DENSE_HU = -150.0  # of collapsed lung over DENSE_MM, where nothing counts as denser than fat
@@ -153,7 +156,8 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air, iterations=2)
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
-    lungs = np.isin(labels, index[(lung > 0.3 * sizes) & (sizes > 100.0)])
+    large = np.maximum(LEAST_LUNG_ML, LEAST_LUNG * np.max(sizes, where=lung > LUNG_SHARE * sizes, initial=0.0))
+    lungs = np.isin(labels, index[(lung > LUNG_SHARE * sizes) & (sizes > large)])
     if not lungs.any():
         lungs = labels == index[np.argmax(sizes)]
     # Between bowel gas and the chest wall there is lung, above it or beside it; free air lies on the wall itself.
