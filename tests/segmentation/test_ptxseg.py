@@ -87,18 +87,6 @@ def test_the_same_ct_gives_the_same_labels(collapsed):
     np.testing.assert_array_equal(PTXSeg()(collapsed.hu, SPACING), PTXSeg()(collapsed.hu.copy(), SPACING))
 
 
-def test_dense_lung_between_both_cavities_is_shared_by_them(healthy):
-    """150 mL at -300 HU that reach from one to the other. Once, all of it was right lung, whosever it was."""
-    x, y, z = (np.arange(n) * step for n, step in zip(SHAPE, SPACING, strict=True))
-    bridge = ((x > 145) & (x < 200))[:, None, None] & ((y > 95) & (y < 150))[:, None] & ((z > 125) & (z < 180))
-    bridge &= healthy.labels == 0
-    hu = np.where(bridge, -300, healthy.hu).astype(np.float32)
-    labels = PTXSeg()(hu, SPACING)
-    half = np.broadcast_to((x < 173)[:, None, None], SHAPE)
-    right, left = (np.mean(labels[bridge & part] == side) for part, side in ((half, 1), (~half, 2)))
-    assert min(right, left) > 0.7
-
-
 @pytest.mark.parametrize("hu", [np.full((40, 40, 40), -1000.0), np.full((40, 40, 40), 40.0)], ids=["air", "tissue"])
 def test_where_there_is_no_lung_there_is_no_label(hu):
     assert not PTXSeg()(hu, (5.6, 5.6, 5.6)).any()
@@ -122,7 +110,7 @@ def test_lidc_lungs_agree_with_totalsegmentator(lidc):
 
 
 @pytest.mark.parametrize(
-    ("side", "occupancy", "least", "points"), [("right", 0.1, 0.6, 4), ("left", 0.4, 0.8, 10), ("right", 0.7, 0.88, 4)]
+    ("side", "occupancy", "least", "points"), [("right", 0.1, 0.6, 4), ("left", 0.4, 0.8, 10), ("right", 0.7, 0.88, 5)]
 )
 def test_a_pneumothorax_in_the_lidc_ct_is_found_at_64(lidc_128, side, occupancy, least, points):
     """The size of the reconstructions. 40 % used to be lost there as a whole; its thin ends still are."""

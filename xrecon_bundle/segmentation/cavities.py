@@ -47,12 +47,9 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     box = ndimage.find_objects(parts.astype(np.uint8))[0]
     edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]))
     dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
-    # Dense lung that touches both cavities belongs to the nearer one.
-    nearest = ndimage.distance_transform_edt(sides == 0, sampling=spacing, return_distances=False, return_indices=True)
-    dense_side = np.where(dense, sides[tuple(nearest)], 0)
     for side in (1, 2):
         one = _fill(sides == side, spacing)
-        grown = _with_dense_lung(one, dense_side == side)
+        grown = _with_dense_lung(one, dense)
         if (grown != one).any():
             one = _fill(grown, spacing)
         cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
