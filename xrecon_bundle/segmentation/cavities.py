@@ -153,8 +153,9 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air, iterations=2)
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
-    large = np.maximum(LEAST_LUNG_ML, LEAST_LUNG * np.max(sizes, where=lung > LUNG_SHARE * sizes, initial=0.0))
-    lungs = np.isin(labels, index[(lung > LUNG_SHARE * sizes) & (sizes > large)])
+    like_lung = lung > LUNG_SHARE * sizes
+    least = max(LEAST_LUNG_ML, LEAST_LUNG * np.max(sizes[like_lung], initial=0.0))
+    lungs = np.isin(labels, index[like_lung & (sizes > least)])
     if not lungs.any():
         lungs = labels == index[np.argmax(sizes)]
     # Between bowel gas and the chest wall there is lung, above it or beside it; free air lies on the wall itself.

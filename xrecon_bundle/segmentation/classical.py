@@ -47,9 +47,9 @@ class ClassicalSegmenter:
 def label_free_air(hu: np.ndarray, cavities: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Label map 1 to 4 from pleural cavities (1 right, 2 left): in each, free air is told from lung."""
     labels = np.zeros(hu.shape, np.uint8)
-    sides = {side: cavities == side for side in (1, 2)}
     if not cavities.any():
         return labels
+    sides = {side: cavities == side for side in (1, 2)}
     blur = edge_blur(hu, cavities > 0, spacing)
     with ThreadPoolExecutor(2) as pool:
         free = pool.map(lambda side: find_free_air(hu, sides[side], sides[3 - side], spacing, blur), sides)

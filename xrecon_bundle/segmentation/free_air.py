@@ -7,6 +7,8 @@ its surface or more is wall. A bulla or emphysema is surrounded by lung.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from scipy import ndimage, special
 from skimage.morphology import convex_hull_image
@@ -175,22 +177,25 @@ def _to_the_edge(
 
 
 def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Gaussian sigma in mm of the CT's blur along each axis, whatever its voxels, from HU across the cavity's outline.
+    """Gaussian sigma ``(3,)`` in mm of the CT's blur along each axis, whatever its voxels, from HU across the outline.
 
     Where the outline faces along z, thick slices blur it more than within a slice. Free air makes it look less.
     """
     box = _box(cavity, spacing)
     hu, cavity = hu[box], cavity[box]
-    inside = ndimage.distance_transform_edt(cavity, sampling=spacing)
-    outside = ndimage.distance_transform_edt(~cavity, sampling=spacing)
-    shell = np.where(cavity, inside, outside) <= DEEPEST * max(spacing)
+    with ThreadPoolExecutor(2) as pool:
+        inside, outside = pool.map(
+            lambda mask: ndimage.distance_transform_edt(mask, sampling=spacing), (cavity, ~cavity)
+        )
+    distance = inside + outside  # from the outline: each is zero where the other is not
+    shell = distance <= DEEPEST * max(spacing)
     smooth = ndimage.gaussian_filter(cavity.astype(np.float32), FACING_MM / spacing, truncate=2.0)
     slope = np.stack([np.gradient(smooth, step, axis=axis)[shell] for axis, step in enumerate(spacing)])
     across = np.abs(slope[2]) / np.maximum(np.linalg.norm(slope, axis=0), 1e-6)
-    hu, cavity, inside, outside = hu[shell], cavity[shell], inside[shell], outside[shell]
+    hu, cavity, distance = hu[shell], cavity[shell], distance[shell]
     blur = []
     for facing, h in ((across < FACING[0], float(np.mean(spacing[:2]))), (across > FACING[1], float(spacing[2]))):
-        step = np.rint(np.where(cavity, inside, h - outside) / h)[facing].astype(int)
+        step = np.rint(np.where(cavity, distance, h - distance) / h)[facing].astype(int)
         blur.append(_profile_blur(hu[facing], step, h))
     in_plane, across_planes = (sigma or max(filter(None, blur), default=float(max(spacing))) for sigma in blur)
     return OUTLINE * np.array([in_plane, in_plane, across_planes])
@@ -255,14 +260,10 @@ def _share_and_wall(
     hu: np.ndarray, cavities: np.ndarray, content: np.ndarray | float, spacing: np.ndarray, blur: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The share of cavity in each voxel, and the HU of the wall nearby, into which ``content`` in HU shines."""
-    own = _seen_through(cavities, blur / spacing)
+    own = ndimage.gaussian_filter(cavities.astype(np.float32), blur / spacing, truncate=3.0)
     beyond = ~cavities & (own < 0.3) & (hu > SOLID_HU)
     beyond_hu = np.clip((hu - own * content) / np.maximum(1 - own, 0.5), *WALL_RANGE)
     return own, _mean_nearby(beyond_hu, beyond, np.maximum(WALL_MM / 2, 1.5 * blur) / spacing, WALL_HU)
-
-
-def _seen_through(mask: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    return ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=3.0)
 
 
 def _mean_nearby(values: np.ndarray, where: np.ndarray, width: np.ndarray, otherwise: float) -> np.ndarray:
