@@ -9,11 +9,13 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from .free_air import edge_blur
+from .distance import distance_to
+from .free_air import box_around, edge_blur
 
 WALL_HU = -400.0  # half-way between aerated lung and soft tissue
 TIGHT_HU = -600.0
-LUNG_HU = (-940.0, -500.0)  # aerated parenchyma, smoothed
+LUNG_HU = (-940.0, -500.0)  # aerated parenchyma,
+SMOOTH_MM = 2.0  # smoothed by this sigma
 CLOSING_MM = 6.0  # vessels and fissures narrower than twice this belong to the cavity
 LEAST_PART_ML = 15.0  # smaller islands of air are no part of a cavity
 LUNG_SHARE = 0.3  # of an island's air that reads as parenchyma: it is lung,
@@ -144,12 +146,14 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     labels[small[labels]] = 0
     if not labels.any():
         return np.zeros_like(air)
-    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     islands, _ = ndimage.label(air)
     reached = air & np.isin(islands, np.unique(islands[(labels > 0) & air]))
+    box, parts = box_around(reached, spacing, 4 * SMOOTH_MM), np.zeros_like(air)
+    hu, air, labels, reached = hu[box], air[box], labels[box], reached[box]
+    nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     labels = np.where(reached, labels[tuple(nearest)], 0)
     index = np.arange(1, count + 1)
-    smooth = ndimage.gaussian_filter(hu, 2.0 / spacing)
+    smooth = ndimage.gaussian_filter(hu, SMOOTH_MM / spacing)
     parenchyma = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & ndimage.binary_erosion(air, iterations=2)
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
@@ -172,9 +176,10 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
         elif heights[0] <= ndimage.center_of_mass(mask)[2] <= heights[-1] and covered[mask].mean() < 0.5:
             on_the_wall.append(part)
     if on_the_wall:
-        away = ndimage.distance_transform_edt(~lungs, sampling=spacing)
+        away = distance_to(lungs, spacing)
         kept += [part for part in on_the_wall if _pleural(labels == part, away, spacing)]
-    return np.isin(labels, kept)
+    parts[box] = np.isin(labels, kept)
+    return parts
 
 
 def _pleural(island: np.ndarray, away: np.ndarray, spacing: np.ndarray) -> bool:
@@ -185,7 +190,7 @@ def _pleural(island: np.ndarray, away: np.ndarray, spacing: np.ndarray) -> bool:
     if np.percentile(away[island], 5) <= PLEURA_MM:
         return True
     box = ndimage.find_objects(island.astype(np.uint8))[0]
-    return bool(ndimage.distance_transform_edt(np.pad(island[box], 1), sampling=spacing).max() > STREAK_MM)
+    return bool(distance_to(~np.pad(island[box], 1), spacing).max() > STREAK_MM)
 
 
 def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -211,8 +216,8 @@ def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.n
 def _dense_lung(hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndarray) -> np.ndarray:
     """What is darker than fat when vessels are averaged in, and broader than an edge between air and soft tissue."""
     dark = where & (ndimage.gaussian_filter(np.minimum(hu, FAT_HU), DENSE_MM / spacing, truncate=2.0) < DENSE_HU)
-    core = ndimage.distance_transform_edt(dark, sampling=spacing) > edge
-    return dark & (ndimage.distance_transform_edt(~core, sampling=spacing) <= edge)
+    core = distance_to(~dark, spacing) > edge
+    return dark & (distance_to(core, spacing) <= edge)
 
 
 def _with_dense_lung(cavity: np.ndarray, dense: np.ndarray) -> np.ndarray:
@@ -228,8 +233,8 @@ def _fill(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     box = ndimage.find_objects(cavity.astype(np.uint8))[0]
     margin = [int(np.ceil(CLOSING_MM / step)) + 1 for step in spacing]
     inner = np.pad(cavity[box], [(size, size) for size in margin])
-    grown = ndimage.distance_transform_edt(~inner, sampling=spacing) <= CLOSING_MM
-    closed = inner | (ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSING_MM)
+    grown = distance_to(inner, spacing) <= CLOSING_MM
+    closed = inner | (distance_to(~grown, spacing) > CLOSING_MM)
     closed = ndimage.binary_fill_holes(closed)  # in 3D: in an axial slice lung also surrounds the dome of the liver
     filled = cavity.copy()
     filled[box] = closed[tuple(slice(size, -size) for size in margin)]

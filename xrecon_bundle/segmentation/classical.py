@@ -33,14 +33,18 @@ class ClassicalSegmenter:
         coarse_hu, hu = coarse.to_working(hu), fine.to_working(hu)
         found = pleural_cavities(coarse_hu, coarse.spacing)
         doubt = np.maximum(DOUBT_MM, DOUBT * np.asarray(spacing)) / fine.spacing
-        cavities = np.zeros(hu.shape, np.uint8)
-        for side in (1, 2):
+
+        def at_the_edges(side: int) -> np.ndarray:
             share, level = (
                 fine.to_working(coarse.to_scan(volume))
                 for volume in (found == side, _edge_level(coarse_hu, found == side, coarse.spacing))
             )
-            share = ndimage.gaussian_filter(share, doubt, truncate=2.0)
-            cavities[_sharpen(share, hu, level) & (cavities == 0)] = side
+            return _sharpen(ndimage.gaussian_filter(share, doubt, truncate=2.0), hu, level)
+
+        cavities = np.zeros(hu.shape, np.uint8)
+        with ThreadPoolExecutor(2) as pool:
+            for side, cavity in zip(SIDES.values(), pool.map(at_the_edges, (1, 2)), strict=True):
+                cavities[cavity & (cavities == 0)] = side[0]
         return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from scipy import ndimage, special
 from skimage.morphology import convex_hull_image
 
+from .distance import distance_to
+
 AIR_HU = -1000.0
 SOLID_HU = -600.0  # denser voxels hold wall or vessel and say nothing about air
 WALL_HU = 30.0
@@ -68,14 +70,16 @@ def find_free_air(
     found = np.zeros_like(cavity)
     if not cavity.any():
         return found
-    box = _box(cavity, spacing)
+    box = box_around(cavity, spacing)
     hu, cavity, other = hu[box].astype(np.float32), cavity[box], other[box]
     density, known, solid = _unmix(hu, cavity, other, spacing, blur)
     clear = known & ~solid
     relative = (density - AIR_HU) / _contrast(density, clear, spacing)
     core = clear & (relative < SURE)
+    if not core.any():
+        return found
     low = clear & (relative < LIKELY)
-    low &= ndimage.distance_transform_edt(~core, sampling=spacing / blur) <= REACH
+    low &= distance_to(core, spacing / blur) <= REACH
     lung = known & ~low
     pockets = _complete(low, lung, solid, cavity, spacing, 1.1 * max(spacing))
     volumes = np.bincount(pockets.ravel()) * float(np.prod(spacing))
@@ -106,7 +110,7 @@ def _step(pocket: np.ndarray, relative: np.ndarray, clear: np.ndarray, sampling:
 
     The darkest part of the lung's rim is no pocket of air: the lung around it is only a little denser.
     """
-    distance = ndimage.distance_transform_edt(~pocket, sampling=sampling)
+    distance = distance_to(pocket, sampling)
     beyond = clear & (distance > 1) & (distance <= 2)
     if not beyond.any() or not (pocket & clear).any():
         return np.inf
@@ -124,7 +128,7 @@ def _on_the_wall(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, wa
         return False
     if thick > THICK_MM[0] and (bulge := _bulge(pocket, cavity, spacing)) is not None:
         return bool(bulge < np.interp(thick, THICK_MM, MOST_BULGE))
-    depth = ndimage.distance_transform_edt(cavity, sampling=spacing)[pocket]
+    depth = distance_to(~cavity, spacing)[pocket]
     if np.percentile(depth, 95) > MOST_REACH * thick:
         return False
     if wall > LEAST_WALL_ROUND:
@@ -141,7 +145,7 @@ def _bulge(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> float
     """
     lung = cavity & ~pocket
     surface = (lung & ndimage.binary_dilation(pocket)) | (pocket & ndimage.binary_dilation(lung))
-    surface &= ndimage.distance_transform_edt(cavity, sampling=spacing) > BULGE_DEPTH_MM
+    surface &= distance_to(~cavity, spacing) > BULGE_DEPTH_MM
     if not surface.any():
         return None
     of_lung, of_cavity = (
@@ -170,10 +174,13 @@ def _to_the_edge(
     if not pleural.any():
         return pleural
     edge = EDGE * np.maximum(blur, spacing)
-    distance = ndimage.distance_transform_edt(~pleural, sampling=spacing / edge)
+    box = box_around(pleural, spacing, float(edge.max()) + 2 * BESIDE_MM)
+    found, air, density, cavity = pleural.copy(), pleural[box], density[box], cavity[box]
+    distance = distance_to(air, spacing / edge)
     beside = cavity & (distance > 1) & (distance <= 1 + BESIDE_MM / edge.min())
     lung = np.minimum(_mean_nearby(density, beside, BESIDE_MM / spacing, AIR_HU), COLLAPSED_HU)
-    return pleural | (cavity & (distance <= 1) & (density < 0.5 * (AIR_HU + lung)))
+    found[box] |= cavity & (distance <= 1) & (density < 0.5 * (AIR_HU + lung))
+    return found
 
 
 def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -181,17 +188,14 @@ def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.nda
 
     Where the outline faces along z, thick slices blur it more than within a slice. Free air makes it look less.
     """
-    box = _box(cavity, spacing)
+    box = box_around(cavity, spacing)
     hu, cavity = hu[box], cavity[box]
     with ThreadPoolExecutor(2) as pool:
-        inside, outside = pool.map(
-            lambda mask: ndimage.distance_transform_edt(mask, sampling=spacing), (cavity, ~cavity)
-        )
-    distance = inside + outside  # from the outline: each is zero where the other is not
-    shell = distance <= DEEPEST * max(spacing)
-    smooth = ndimage.gaussian_filter(cavity.astype(np.float32), FACING_MM / spacing, truncate=2.0)
-    slope = np.stack([np.gradient(smooth, step, axis=axis)[shell] for axis, step in enumerate(spacing)])
-    across = np.abs(slope[2]) / np.maximum(np.linalg.norm(slope, axis=0), 1e-6)
+        across = pool.submit(_across, cavity, spacing)
+        distance = distance_to(cavity, spacing)
+        distance += distance_to(~cavity, spacing)  # each is zero where the other is not
+        shell = distance <= DEEPEST * max(spacing)
+        across = across.result()[shell]
     hu, cavity, distance = hu[shell], cavity[shell], distance[shell]
     blur = []
     for facing, h in ((across < FACING[0], float(np.mean(spacing[:2]))), (across > FACING[1], float(spacing[2]))):
@@ -201,10 +205,17 @@ def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.nda
     return OUTLINE * np.array([in_plane, in_plane, across_planes])
 
 
-def _box(cavity: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
-    """The cavity's part of the volume and the wall around it."""
-    margin = np.ceil(WALL_MM / spacing).astype(int)
-    part = ndimage.find_objects(cavity.astype(np.uint8))[0]
+def _across(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Sine of the angle between the axial plane and the direction in which the outline faces, at every voxel."""
+    smooth = ndimage.gaussian_filter(cavity.astype(np.float32), FACING_MM / spacing, truncate=2.0)
+    slope = [np.square(np.gradient(smooth, step, axis=axis)) for axis, step in enumerate(spacing)]
+    return np.sqrt(slope[2] / np.maximum(sum(slope), 1e-12))
+
+
+def box_around(mask: np.ndarray, spacing: np.ndarray, margin_mm: float = WALL_MM) -> tuple[slice, ...]:
+    """The mask's part of the volume and what is around it, as cavities and the wall beside them."""
+    margin = np.ceil(margin_mm / spacing).astype(int)
+    part = ndimage.find_objects(mask.astype(np.uint8))[0]
     return tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(part, margin, strict=True))
 
 
@@ -301,8 +312,8 @@ def _complete(
     low: np.ndarray, lung: np.ndarray, solid: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, ball: float
 ) -> np.ndarray:
     """Pockets of air and, between, lung: what is not known goes to the nearer of the two, specks of lung too."""
-    core = ndimage.distance_transform_edt(lung, sampling=spacing) > ball
-    lung = lung & (ndimage.distance_transform_edt(~core, sampling=spacing) <= ball)
+    core = distance_to(~lung, spacing) > ball
+    lung = lung & (distance_to(core, spacing) <= ball)
     pockets, _ = ndimage.label(low)
     markers = np.where(lung | solid, -1, pockets)
     nearest = ndimage.distance_transform_edt(
