@@ -51,6 +51,43 @@ def test_free_air_is_found_on_its_own_side(side, label, depth):
     assert not (labels == 5 - label).any(), "nothing on the other side"
 
 
+@pytest.mark.parametrize("opaque", [1, 2], ids=["right", "left"])
+def test_where_one_lung_holds_no_air_the_other_is_not_split_in_two(healthy, opaque):
+    """Atelectasis, a large effusion, a lung taken out: half of the other lung used to count as the opposite side."""
+    hu = np.where(healthy.labels == opaque, 40, healthy.hu).astype(np.float32)
+    labels = PTXSeg()(hu, healthy.spacing)
+    assert dice_score(labels == 3 - opaque, healthy.labels == 3 - opaque) > 0.96
+    assert not np.isin(labels, (opaque, 3, 4)).any()
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 5, 8])
+def test_a_few_slices_of_a_chest_are_enough_to_find_the_lungs(healthy, slices):
+    """Three slices used to end in an IndexError, six in one label for both lungs."""
+    part = np.s_[..., 45 : 45 + slices]
+    labels = PTXSeg()(healthy.hu[part], healthy.spacing)
+    assert labels.shape == (*SHAPE[:2], slices)
+    for side in (1, 2):
+        assert dice_score(labels == side, healthy.labels[part] == side) > 0.95
+    assert not (labels > 2).any()
+
+
+def test_free_air_is_found_in_a_single_slice(collapsed):
+    labels = PTXSeg()(collapsed.hu[..., 45:46], collapsed.spacing)
+    truth = collapsed.labels[..., 45:46]
+    assert dice_score(labels == 4, truth == 4) > 0.9
+    assert not (labels == 3).any()
+
+
+def test_of_a_ct_of_the_belly_the_bases_of_both_lungs_are_found(healthy):
+    """The smaller one, under 100 mL, used to pass for bowel gas, and the other one for both."""
+    part = np.s_[..., 63:]
+    assert 15 < np.count_nonzero(healthy.labels[part] == 2) * np.prod(SPACING) / 1000 < 100
+    labels = PTXSeg()(healthy.hu[part], healthy.spacing)
+    for side in (1, 2):
+        assert dice_score(labels == side, healthy.labels[part] == side) > 0.9
+    assert not (labels > 2).any()
+
+
 def test_a_bulla_in_the_lung_is_no_pneumothorax():
     chest = make_chest(bulla=22.0)
     assert not (PTXSeg()(chest.hu, chest.spacing) > 2).any()

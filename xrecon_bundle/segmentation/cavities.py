@@ -32,6 +32,8 @@ AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
 AIRWAY_WALL = 0.5  # of its rim is denser than lung
 AIRWAY_HU = (-500.0, -700.0, -800.0, -880.0)  # thresholds tried in turn until the airway comes apart from the lung
 LEAST_SHARE = 0.08  # of the body's widest section that holds lung; bowel gas reaches 0.06, one lung 0.13
+LEAST_COLUMN_MM3 = 2000.0  # of air in a sagittal slice that counts for the chest's width
+ONE_LUNG = 0.5  # of half the air's width: if the body's middle is further from the air's, one side has none
 MEDIASTINUM = 0.3  # of the half width of the chest: the two cavities can only meet inside
 
 
@@ -39,12 +41,12 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The two pleural cavities as a label map: 1 right, 2 left, uint8 of ``hu``'s shape; zeros if there is no lung."""
     body = find_body(hu)
     air = body & (hu < WALL_HU)
-    airway = find_airway(hu, air, spacing)
+    airway = find_airway(hu, air, body, spacing)
     parts = _cavity_parts(hu, air & ~airway, spacing)
     cavities = np.zeros(hu.shape, np.uint8)
     if np.max(parts.sum(axis=(0, 1)) / np.maximum(body.sum(axis=(0, 1)), 1)) < LEAST_SHARE:
         return cavities
-    sides = _split_sides(hu, parts, spacing)
+    sides = _split_sides(hu, parts, body, spacing)
     dense = np.zeros_like(body)
     box = ndimage.find_objects(parts.astype(np.uint8))[0]
     edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]))
@@ -67,18 +69,17 @@ def find_body(hu: np.ndarray) -> np.ndarray:
     return np.stack([ndimage.binary_fill_holes(solid[..., z]) for z in range(hu.shape[2])], axis=-1)
 
 
-def find_airway(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def find_airway(hu: np.ndarray, air: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Trachea and main bronchi, followed slice by slice to the feet while they stay apart from the lungs.
 
     The trachea is the roundish air nearest to the middle of the chest in a slice above or at the top of the lungs.
     """
     pixel = spacing[0] * spacing[1]
     airway = np.zeros_like(air)
-    across = np.flatnonzero(air.sum(axis=(1, 2)) * pixel * spacing[2] > 1000.0)
-    if len(across) == 0:
+    if not air.any():
         return airway
-    middle = (across[0] + across[-1]) / 2
-    reach = 0.2 * (across[-1] - across[0])
+    middle, half = _middle(air, body, spacing)
+    reach = 0.4 * half
     widest = int(np.argmax(air.sum(axis=(0, 1))))
     current: np.ndarray | None = None
     for z in range(hu.shape[2]):
@@ -92,7 +93,7 @@ def find_airway(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.ndar
             airway[..., z] = current
     # A short run is no trachea: a bubble in the gullet, or a slice of a lung's tip.
     length = np.count_nonzero(airway.any(axis=(0, 1))) * spacing[2]
-    if length < 25.0:
+    if length < min(25.0, 0.5 * hu.shape[2] * spacing[2]):
         return np.zeros_like(air)
     return ndimage.binary_dilation(airway, iterations=max(1, round(1.5 / spacing[0]))) & air
 
@@ -159,7 +160,8 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
     like_lung = lung > LUNG_SHARE * sizes
     least = max(LEAST_LUNG_ML, LEAST_LUNG * np.max(sizes[like_lung], initial=0.0))
-    lungs = np.isin(labels, index[like_lung & (sizes > least)])
+    large = sizes > np.where(np.isin(index, labels[..., 0]), LEAST_PART_ML, least)
+    lungs = np.isin(labels, index[like_lung & large])
     if not lungs.any():
         lungs = labels == index[np.argmax(sizes)]
     # Between bowel gas and the chest wall there is lung, above it or beside it; free air lies on the wall itself.
@@ -193,10 +195,22 @@ def _pleural(island: np.ndarray, away: np.ndarray, spacing: np.ndarray) -> bool:
     return bool(distance_to(~np.pad(island[box], 1), spacing).max() > STREAK_MM)
 
 
-def _split_sides(hu: np.ndarray, parts: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _middle(air: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> tuple[float, float]:
+    """Where the chest's middle lies along x, and half its width, in voxels: of the air; of the body, if one lung is all
+    the air that there is."""
+    columns = air.sum(axis=(1, 2)) * np.prod(spacing)
+    first, last = np.flatnonzero(columns > min(LEAST_COLUMN_MM3, 0.5 * columns.max()))[[0, -1]]
+    middle, half = (first + last) / 2, (last - first) / 2
+    columns = np.cumsum(body[..., air.any(axis=(0, 1))].sum(axis=(1, 2)))
+    of_body = float(np.searchsorted(columns, 0.5 * columns[-1]))
+    if abs(of_body - middle) > ONE_LUNG * half:
+        return of_body, max(of_body - first, last - of_body)
+    return middle, half
+
+
+def _split_sides(hu: np.ndarray, parts: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """1 right and 2 left: what lies well to either side is certain; between, the cavities meet at the densest ridge."""
-    across = np.flatnonzero(parts.sum(axis=(1, 2)) * np.prod(spacing) > 2000.0)
-    middle, half = (across[0] + across[-1]) / 2, (across[-1] - across[0]) / 2
+    middle, half = _middle(parts, body, spacing)
     position = ((np.arange(hu.shape[0]) - middle) / half)[:, None, None]
     markers = np.zeros(hu.shape, np.int32)
     markers[parts & (position < -MEDIASTINUM)] = 1

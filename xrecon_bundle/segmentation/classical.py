@@ -15,6 +15,7 @@ from .labels import SIDES
 
 CAVITY_GRID_MM = (2.0, 3.0)  # voxel sizes, finest and coarsest, on which the cavities are found,
 AIR_GRID_MM = (1.3, 2.5)  # and on which their edges and the free air are
+LEAST_HEIGHT_MM = 20.0  # a lower stack of slices is continued by its first and its last
 CT_HU = (-1024.0, 3071.0)
 TISSUE_HU = 30.0  # of the chest wall
 CONTENT_HU = (-1000.0, -600.0)  # of what a cavity holds: air to dense lung
@@ -29,6 +30,10 @@ class ClassicalSegmenter:
     def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Label map uint8 ``(X, Y, Z)`` of a CT ``(X, Y, Z)`` in HU with LPI axes and voxels of ``spacing`` mm."""
         hu = np.clip(hu, *CT_HU)
+        missing = max(0, int(np.ceil(0.5 * (LEAST_HEIGHT_MM / spacing[2] - hu.shape[2]))))
+        if missing:
+            hu = np.pad(hu, ((0, 0), (0, 0), (missing, missing)), mode="edge")
+            return self(hu, spacing)[..., missing:-missing]
         coarse, fine = WorkingGrid(hu.shape, spacing, *CAVITY_GRID_MM), WorkingGrid(hu.shape, spacing, *AIR_GRID_MM)
         coarse_hu, hu = coarse.to_working(hu), fine.to_working(hu)
         found = pleural_cavities(coarse_hu, coarse.spacing)
