@@ -34,6 +34,8 @@ NEIGHBOURHOOD_MM = 12.0
 LEAST_ML = 8.0
 EDGE = 1.5  # sigmas of blur (voxels, if more) from found air to lung that is not mixed with it
 BESIDE_MM = 6.0
+EDGE_LEVEL = (0.5, 0.6)  # share of the way from air to that lung at the edge: seen apart from the pleura, or with it,
+PLEURA_BLUR_MM = (0.9, 1.4)  # by the sigma of the blur: a bright line thinner than it moves the edge into the air
 COLLAPSED_HU = -400.0  # lung counts as no denser than this where its edge is sought
 LEAST_WALL = 0.36  # share of a pocket's surface that is wall: of crescents,
 LEAST_WALL_ROUND = 0.46  # of what is round,
@@ -169,7 +171,7 @@ def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> fl
 def _to_the_edge(
     pleural: np.ndarray, density: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, blur: np.ndarray
 ) -> np.ndarray:
-    """Free air as far as the middle between its HU and those of the lung beside it, which may be denser than lung
+    """Free air as far as about the middle between its HU and those of the lung beside it, which may be denser than lung
     elsewhere where it is collapsed: the thresholds that find air are careful ones."""
     if not pleural.any():
         return pleural
@@ -179,7 +181,8 @@ def _to_the_edge(
     distance = distance_to(air, spacing / edge)
     beside = cavity & (distance > 1) & (distance <= 1 + BESIDE_MM / edge.min())
     lung = np.minimum(_mean_nearby(density, beside, BESIDE_MM / spacing, AIR_HU), COLLAPSED_HU)
-    found[box] |= cavity & (distance <= 1) & (density < 0.5 * (AIR_HU + lung))
+    level = np.interp(blur[0], PLEURA_BLUR_MM, EDGE_LEVEL)
+    found[box] |= cavity & (distance <= 1) & (density < AIR_HU + level * (lung - AIR_HU))
     return found
 
 
