@@ -28,8 +28,8 @@ OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
 STUDIES = ("lidc", "inserted", "pseudo", "others", "cohort", "mimics")
 OTHERS = ("angiography", "lung1", "lung2")
 # The method was tuned on other seeds and pseudo-patients (see docs/ptx-seg.md); these are judged.
-JUDGED_SEED = 14
-PSEUDO_PATIENTS = (108, 109)
+JUDGED_SEED = 15
+PSEUDO_PATIENTS = (110, 111)
 NOISE_HU = 60.0
 
 

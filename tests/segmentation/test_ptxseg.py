@@ -16,7 +16,7 @@ from xrecon_bundle.data.thorax import synthesize_thorax
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import voxel_size
 from xrecon_bundle.metrics import dice_score
-from xrecon_bundle.segmentation import PTXSeg, PTXSegd
+from xrecon_bundle.segmentation import PTXSeg, PTXSegd, cavities
 from xrecon_bundle.segmentation.grid import WorkingGrid
 from xrecon_bundle.segmentation.labels import SIDES
 from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
@@ -69,6 +69,24 @@ def test_a_few_slices_of_a_chest_are_enough_to_find_the_lungs(healthy, slices):
     for side in (1, 2):
         assert dice_score(labels == side, healthy.labels[part] == side) > 0.95
     assert not (labels > 2).any()
+
+
+@pytest.mark.parametrize("side", [1, 2], ids=["right", "left"])
+def test_dense_lung_is_of_the_cavity_it_shares_more_surface_with(side):
+    """A collapsed lung at its hilum can touch the other cavity: it used to count as right, whichever lung it was."""
+    cavity, dense = np.zeros((30, 20, 16), bool), np.zeros((30, 20, 16), bool)
+    cavity[:10] = True
+    dense[10:18, 2:18, 3:14] = True  # broad against this cavity,
+    dense[18:20, 5:7, 3:5] = True  # a tip of it against the other one
+    dense[10:12, 0, 0] = True  # another piece, against this one alone
+    dense[14:16, 19, 15] = True  # and one that touches nothing
+    other = np.zeros_like(cavity)
+    other[20:] = True
+    beside = cavities._dense_lung_beside({side: cavity, 3 - side: other}, dense)
+    alone = np.zeros_like(dense)
+    alone[14:16, 19, 15] = True
+    np.testing.assert_array_equal(beside[side], dense & ~alone)
+    assert not beside[3 - side].any()
 
 
 def test_free_air_is_found_in_a_single_slice(collapsed):

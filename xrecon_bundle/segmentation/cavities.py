@@ -26,7 +26,8 @@ FAT_HU = -100.0
 DENSE_HU = -150.0  # of collapsed lung over DENSE_MM, where nothing counts as denser than fat
 DENSE_MM = 3.0  # sigma
 EDGE_MM = 5.0  # half the thickness of a layer of such HU that can be the edge between air and soft tissue,
-EDGE_BLUR = 2.5  # and in sigmas of the CT's blur within a slice
+EDGE_BLUR = 2.5  # in sigmas of the CT's blur within a slice,
+EDGE_VOXELS = 1.5  # and in voxels
 STREAK_MM = 14.0  # half the thickness that air in the chest wall does not reach
 AIRWAY_MM2 = 900.0  # trachea and main bronchi in an axial slice are smaller
 AIRWAY_WALL = 0.5  # of its rim is denser than lung
@@ -49,13 +50,11 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     sides = _split_sides(hu, parts, body, spacing)
     dense = np.zeros_like(body)
     box = ndimage.find_objects(parts.astype(np.uint8))[0]
-    edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]))
+    edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]), EDGE_VOXELS * float(max(spacing)))
     dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
-    for side in (1, 2):
-        one = _fill(sides == side, spacing)
-        grown = _with_dense_lung(one, dense)
-        if (grown != one).any():
-            one = _fill(grown, spacing)
+    filled = {side: _fill(sides == side, spacing) for side in (1, 2)}
+    for side, more in _dense_lung_beside(filled, dense).items():
+        one = _fill(filled[side] | more, spacing) if more.any() else filled[side]
         cavities[one & ~airway & body & (cavities == 0) & ((sides == 0) | (sides == side))] = side
     return cavities
 
@@ -234,10 +233,18 @@ def _dense_lung(hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndar
     return dark & (distance_to(core, spacing) <= edge)
 
 
-def _with_dense_lung(cavity: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """The cavity and what lies against it of lung that is collapsed or consolidated but holds some air."""
-    labels, _ = ndimage.label(cavity | dense)
-    return (labels > 0) & np.isin(labels, np.unique(labels[cavity]))
+def _dense_lung_beside(cavities: dict[int, np.ndarray], dense: np.ndarray) -> dict[int, np.ndarray]:
+    """By side, what lies against the cavity of lung that is collapsed or consolidated but holds some air.
+
+    What touches both cavities, as a lung at its hilum may, is of the one it has more surface in common with.
+    """
+    parts, count = ndimage.label(dense)
+    contact = {
+        side: np.bincount(parts[ndimage.binary_dilation(cavity) & (parts > 0)], minlength=count + 1)
+        for side, cavity in cavities.items()
+    }
+    most = np.maximum.reduce(list(contact.values()))
+    return {side: (parts > 0) & ((shared > 0) & (shared == most))[parts] for side, shared in contact.items()}
 
 
 def _fill(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
