@@ -159,6 +159,7 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
     like_lung = lung > LUNG_SHARE * sizes
     least = max(LEAST_LUNG_ML, LEAST_LUNG * np.max(sizes[like_lung], initial=0.0))
+    # Of lungs that the first slice cuts, as in a CT of the belly, only a little may be in the scan.
     large = sizes > np.where(np.isin(index, labels[..., 0]), LEAST_PART_ML, least)
     lungs = np.isin(labels, index[like_lung & large])
     if not lungs.any():
