@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from .distance import distance_to
-from .free_air import box_around, edge_blur
+from .distance import box_around, distance_to, opened
+from .free_air import edge_blur
 
 WALL_HU = -400.0  # half-way between aerated lung and soft tissue
 TIGHT_HU = -600.0
@@ -49,7 +49,7 @@ def pleural_cavities(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         return cavities
     sides = _split_sides(hu, parts, body, spacing)
     dense = np.zeros_like(body)
-    box = ndimage.find_objects(parts.astype(np.uint8))[0]
+    box = box_around(parts, spacing, 0.0)
     edge = max(EDGE_MM, EDGE_BLUR * float(edge_blur(hu, parts, spacing)[0]), EDGE_VOXELS * float(max(spacing)))
     dense[box] = _dense_lung(hu[box], (body & ~air)[box], edge, spacing)
     filled = {side: _fill(sides == side, spacing) for side in (1, 2)}
@@ -144,11 +144,12 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray) -> np.nd
     labels, count = ndimage.label(ndimage.binary_opening(air & (hu < TIGHT_HU)))
     small = np.bincount(labels.ravel(), minlength=count + 1) * voxel_ml < LEAST_PART_ML
     labels[small[labels]] = 0
+    parts = np.zeros_like(air)
     if not labels.any():
-        return np.zeros_like(air)
+        return parts
     islands, _ = ndimage.label(air)
     reached = air & np.isin(islands, np.unique(islands[(labels > 0) & air]))
-    box, parts = box_around(reached, spacing, 4 * SMOOTH_MM), np.zeros_like(air)
+    box = box_around(reached, spacing, 4 * SMOOTH_MM)
     hu, air, labels, reached = hu[box], air[box], labels[box], reached[box]
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     labels = np.where(reached, labels[tuple(nearest)], 0)
@@ -230,8 +231,7 @@ def _split_sides(hu: np.ndarray, parts: np.ndarray, body: np.ndarray, spacing: n
 def _dense_lung(hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndarray) -> np.ndarray:
     """What is darker than fat when vessels are averaged in, and broader than an edge between air and soft tissue."""
     dark = where & (ndimage.gaussian_filter(np.minimum(hu, FAT_HU), DENSE_MM / spacing, truncate=2.0) < DENSE_HU)
-    core = distance_to(~dark, spacing) > edge
-    return dark & (distance_to(core, spacing) <= edge)
+    return opened(dark, edge, spacing)
 
 
 def _dense_lung_beside(cavities: dict[int, np.ndarray], dense: np.ndarray) -> dict[int, np.ndarray]:
@@ -244,7 +244,7 @@ def _dense_lung_beside(cavities: dict[int, np.ndarray], dense: np.ndarray) -> di
         side: np.bincount(parts[ndimage.binary_dilation(cavity) & (parts > 0)], minlength=count + 1)
         for side, cavity in cavities.items()
     }
-    most = np.maximum.reduce(list(contact.values()))
+    most = np.maximum(*contact.values())
     return {side: (parts > 0) & ((shared > 0) & (shared == most))[parts] for side, shared in contact.items()}
 
 

@@ -39,17 +39,18 @@ class ClassicalSegmenter:
         found = pleural_cavities(coarse_hu, coarse.spacing)
         doubt = np.maximum(DOUBT_MM, DOUBT * np.asarray(spacing)) / fine.spacing
 
-        def at_the_edges(side: int) -> np.ndarray:
+        def at_the_edges(cavity: np.ndarray) -> np.ndarray:
             share, level = (
                 fine.to_working(coarse.to_scan(volume))
-                for volume in (found == side, _edge_level(coarse_hu, found == side, coarse.spacing))
+                for volume in (cavity, _edge_level(coarse_hu, cavity, coarse.spacing))
             )
             return _sharpen(ndimage.gaussian_filter(share, doubt, truncate=2.0), hu, level)
 
         cavities = np.zeros(hu.shape, np.uint8)
         with ThreadPoolExecutor(2) as pool:
-            for side, cavity in zip(SIDES.values(), pool.map(at_the_edges, (1, 2)), strict=True):
-                cavities[cavity & (cavities == 0)] = side[0]
+            sharp = pool.map(at_the_edges, (found == 1, found == 2))
+            for side, cavity in enumerate(sharp, start=1):
+                cavities[cavity & (cavities == 0)] = side
         return fine.labels_to_scan(label_free_air(hu, cavities, fine.spacing))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage, special
 from skimage.morphology import convex_hull_image
 
-from .distance import distance_to
+from .distance import box_around, distance_to, opened
 
 AIR_HU = -1000.0
 SOLID_HU = -600.0  # denser voxels hold wall or vessel and say nothing about air
@@ -72,7 +72,7 @@ def find_free_air(
     found = np.zeros_like(cavity)
     if not cavity.any():
         return found
-    box = box_around(cavity, spacing)
+    box = box_around(cavity, spacing, WALL_MM)
     hu, cavity, other = hu[box].astype(np.float32), cavity[box], other[box]
     density, known, solid = _unmix(hu, cavity, other, spacing, blur)
     clear = known & ~solid
@@ -191,7 +191,7 @@ def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray) -> np.nda
 
     Where the outline faces along z, thick slices blur it more than within a slice. Free air makes it look less.
     """
-    box = box_around(cavity, spacing)
+    box = box_around(cavity, spacing, WALL_MM)
     hu, cavity = hu[box], cavity[box]
     with ThreadPoolExecutor(2) as pool:
         across = pool.submit(_across, cavity, spacing)
@@ -213,13 +213,6 @@ def _across(cavity: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     smooth = ndimage.gaussian_filter(cavity.astype(np.float32), FACING_MM / spacing, truncate=2.0)
     slope = [np.square(np.gradient(smooth, step, axis=axis)) for axis, step in enumerate(spacing)]
     return np.sqrt(slope[2] / np.maximum(sum(slope), 1e-12))
-
-
-def box_around(mask: np.ndarray, spacing: np.ndarray, margin_mm: float = WALL_MM) -> tuple[slice, ...]:
-    """The mask's part of the volume and what is around it, as cavities and the wall beside them."""
-    margin = np.ceil(margin_mm / spacing).astype(int)
-    part = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(part, margin, strict=True))
 
 
 def _profile_blur(hu: np.ndarray, step: np.ndarray, h: float) -> float | None:
@@ -315,8 +308,7 @@ def _complete(
     low: np.ndarray, lung: np.ndarray, solid: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, ball: float
 ) -> np.ndarray:
     """Pockets of air and, between, lung: what is not known goes to the nearer of the two, specks of lung too."""
-    core = distance_to(~lung, spacing) > ball
-    lung = lung & (distance_to(core, spacing) <= ball)
+    lung = opened(lung, ball, spacing)
     pockets, _ = ndimage.label(low)
     markers = np.where(lung | solid, -1, pockets)
     nearest = ndimage.distance_transform_edt(
