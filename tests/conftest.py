@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xrecon_bundle.data.lidc import fetch_lidc, fetch_lidc_dicom
-from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
+from xrecon_bundle.datasets.lidc import fetch_lidc, fetch_lidc_dicom
+from xrecon_bundle.datasets.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.files import InputError
 
 CACHE = Path(__file__).parents[1] / ".cache"
