@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from ..files import InputError
 from ..io.dicom import is_dicom
-from ..io.radiograph import MODALITIES, NAMES
+from ..io.radiograph_tags import MODALITIES, NAMES
 from ..io.radiograph_files import VIEWS
 from .cases import RADIOGRAPHS
 from .radiograph_study import radiograph_view

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 
 from ..files import InputError
 from ..io.dicom import CHEST_WORDS
-from ..io.radiograph import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
+from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
 from ..io.radiograph_files import VIEWS, View
 from ..io.readers import dicom_files
 

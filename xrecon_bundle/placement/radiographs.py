@@ -88,7 +88,7 @@ def load_radiograph_pair(
 
     Returns:
         ``(2, S, S)`` float32: PA, lateral. :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files
-        state, or of the origin.
+        state, or of the origin. ``meta["warnings"]``: what the files say and is not believed, a line each.
 
     Raises:
         InputError: a file cannot be used, or the two cannot be a pair.
@@ -116,7 +116,8 @@ def load_radiograph_pair(
     if style is not None:
         image = normalise_style(image, style)
     affine = torch.as_tensor(frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0)))
-    return MetaTensor(image, affine=affine, meta={"filename_or_obj": str(pa)})
+    doubts = "\n".join(doubt for radiograph in pair for doubt in radiograph.warnings)
+    return MetaTensor(image, affine=affine, meta={"filename_or_obj": str(pa), "warnings": doubts})
 
 
 def _prepare(
@@ -144,7 +145,7 @@ def _prepare(
             f"{path}: {field[0]:.3g} x {field[1]:.3g} mm is no size of a chest radiograph; set field_of_view_mm to the "
             "length of the image's longer side on the detector"
         )
-    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id)
+    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id, warnings=radiograph.warnings)
 
 
 def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:

@@ -102,7 +102,7 @@ class Reconstructor:
         hu = reconstruct(image, self.generator)
         affine = cube_affine(size, tuple(grid_centre(image.affine.numpy(), (size, size, 2))))
         consistency = reprojection_consistency(hu, image)
-        warnings = [*quality.refusals, *quality.warnings]
+        warnings = [*image.meta.get("warnings", "").splitlines(), *quality.refusals, *quality.warnings]
         if consistency["score"] < LOW_SCORE:
             warnings.append(f"the volume explains its radiographs poorly (consistency {consistency['score']:.2f})")
         report = {
