@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
-import pydicom
 import torch
 from monai.data import MetaTensor
 from torch.nn.functional import interpolate
 
 from ..files import InputError
 from ..io.dicom import is_dicom
+from ..io.dicom_headers import read_dataset
 from ..io.radiograph import MODALITIES, NAMES
 from ..io.radiograph_files import VIEWS
 from .cases import RADIOGRAPHS
@@ -111,7 +111,7 @@ def _dicom_studies(files: list[Path]) -> tuple[list[RadiographPair], dict[str, s
     studies: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {view: [] for view in VIEWS})
     seen = set()
     for path in files:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = read_dataset(path, stop_before_pixels=True)
         if header.get("Modality") not in MODALITIES or header.get("SOPInstanceUID") in seen:
             continue
         seen.add(header.get("SOPInstanceUID"))
