@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fire
 from fire import decorators
@@ -133,7 +134,7 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
     """
     from .workflows.simulate import simulate_case
 
-    simulate_case(ct, output_dir, spatial_size=spatial_size, series=series)
+    _tell(simulate_case(ct, output_dir, spatial_size=spatial_size, series=series))
     print(f"wrote {output_dir}")
 
 
@@ -170,6 +171,9 @@ def prepare(
     )
     splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     print(f"{summary.prepared + summary.reused} cases ({splits}), {summary.reused} of them made before")
+    for case, warnings_ in summary.warnings.items():
+        for warning in warnings_:
+            print(f"xrecon: warning: {case}: {warning}", file=sys.stderr)
     if summary.excluded:
         print(f"{summary.excluded} CTs left out; {summary.manifest} says why")
 
@@ -187,7 +191,12 @@ def evaluate(pred: str, true: str) -> None:
 
 
 def segment(
-    ct: str, output: str, segmenter: str = "classical", weights: str | None = None, format: str = "nifti"
+    ct: str,
+    output: str,
+    segmenter: str = "classical",
+    weights: str | None = None,
+    format: str = "nifti",
+    series: str | None = None,
 ) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
@@ -198,6 +207,7 @@ def segment(
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
+        series: SeriesInstanceUID, where a DICOM folder holds several.
     """
     from .workflows.reconstruct import FORMATS
     from .workflows.segment import segment_file
@@ -207,7 +217,9 @@ def segment(
     if format == "dicom":
         from .workflows.segment import segment_dicom as segment_file
 
-    print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
+    statistics = segment_file(ct, output, segmenter=segmenter, weights=weights, series=series)
+    _tell(statistics)
+    print(to_json(statistics))
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
@@ -226,6 +238,20 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")
     save_weights(convert_state(state, spatial_size), output)
     print(f"wrote {output}")
+
+
+def _tell(record: dict[str, Any]) -> None:
+    """Say on standard error which DICOM series was read, which ones were not, and what to look at."""
+    if "series" in record:
+        named = [
+            f"{one['series']} ({one['description']}, {one['images']} images)"
+            for one in [record, *record.get("other_series", [])]
+        ]
+        print(f"xrecon: read CT series {named[0]}", file=sys.stderr)
+        if named[1:]:
+            print(f"xrecon: not read, --series asks for one: {'; '.join(named[1:])}", file=sys.stderr)
+    for warning in record.get("warnings", []):
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

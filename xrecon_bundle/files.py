@@ -13,6 +13,8 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from .frame import is_sheared
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
@@ -44,11 +46,18 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write ``array`` (its dtype is kept) as NIfTI with an RAS+ ``affine`` in mm, atomically."""
+    """Write ``array`` (its dtype is kept) as NIfTI with an RAS+ ``affine`` in mm, atomically.
+
+    sform and qform agree. A qform cannot hold a sheared affine (gantry tilt), so then there is none: nibabel, FSL and
+    others read the sform; ITK, which knows no shear, refuses the file instead of placing it wrongly.
+    """
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
+    if is_sheared(affine):
+        image.set_qform(None, code=0)
+    else:
+        image.set_qform(affine, code=1)
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
 

@@ -31,18 +31,22 @@ from ..placement.standardize import resize_cube, standardize_ct
 from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, file_sha256, split_cases, write_case
 from .sources import Source, find_sources
 
-RECIPE = 1  # raise it when the same CT would give other files; finished cases are then made again
+RECIPE = 2  # raise it when the same CT would give other files; finished cases are then made again
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`prepare` did: cases made now, cases found finished, CTs excluded, cases in each split."""
+    """What :func:`prepare` did: cases made now, cases found finished, CTs excluded, cases in each split.
+
+    ``warnings``: by case, what was left out of its CT or put right that can matter.
+    """
 
     prepared: int
     reused: int
     excluded: int
     splits: dict[str, int]
     manifest: Path
+    warnings: dict[str, list[str]]
 
 
 def prepare(
@@ -107,7 +111,12 @@ def prepare(
         raise InputError(f"{root}: none of {len(excluded)} CTs can be used, see {output / MANIFEST} ({reasons})")
     counts = Counter(case["split"] for case in cases)
     return Summary(
-        len(cases) - reused, reused, len(excluded), {name: counts[name] for name in SPLITS}, output / MANIFEST
+        len(cases) - reused,
+        reused,
+        len(excluded),
+        {name: counts[name] for name in SPLITS},
+        output / MANIFEST,
+        {case["case"]: case["warnings"] for case in cases if case.get("warnings")},
     )
 
 
@@ -201,13 +210,13 @@ def _make_or_reuse(source: Source, root: Path, folder: Path, spatial_size: int) 
         published = read_hdf5(path)
         standard = resize_cube(published.ct, published.affine, spatial_size)
         radiographs = resize(published.radiographs, (2, spatial_size, spatial_size), anti_aliasing=True)
-        found = {"format": "HDF5", **_geometry(published.ct.shape, published.affine)}
+        found = {"format": "HDF5", **geometry(published.ct.shape, published.affine)}
     else:
         with named(path):
             files = [root / file for file in source.files]
-            volume = read_dicom(files, source.series) if source.series else read_ct(path)
+            volume = read_dicom(files) if source.series is not None else read_ct(path)
             standard = standardize_ct(volume.hu, volume.affine, spatial_size)
-        found = {**volume.source, **_geometry(volume.hu.shape, volume.affine)}
+        found = {**volume.source, **geometry(volume.hu.shape, volume.affine)}
     centre = frame.grid_centre(standard.affine, standard.ct.shape)
     record = {**found, **key, "centre_mm": np.round(centre, 3).tolist()}
     write_case(folder, standard.ct, standard.affine, radiographs=radiographs, source=record)
@@ -225,7 +234,8 @@ def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     return record if whole else None
 
 
-def _geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+def geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+    """A volume's geometry as records have it: shape, voxel size, where its axes run."""
     return {
         "shape": list(shape),
         "spacing_mm": np.round(np.linalg.norm(affine[:3, :3], axis=0), 4).tolist(),

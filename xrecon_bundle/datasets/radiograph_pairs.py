@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
-import pydicom
 import torch
 from monai.data import MetaTensor
 from torch.nn.functional import interpolate
 
 from ..files import InputError
 from ..io.dicom import is_dicom
-from ..io.radiograph_tags import MODALITIES, NAMES
+from ..io.dicom_headers import read_dataset
 from ..io.radiograph_files import VIEWS
+from ..io.radiograph_tags import MODALITIES, NAMES
 from .cases import RADIOGRAPHS
 from .radiograph_study import radiograph_view
 from .radiographs import list_radiographs
@@ -111,7 +111,7 @@ def _dicom_studies(files: list[Path]) -> tuple[list[RadiographPair], dict[str, s
     studies: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {view: [] for view in VIEWS})
     seen = set()
     for path in files:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+        header = read_dataset(path, stop_before_pixels=True)
         if header.get("Modality") not in MODALITIES or header.get("SOPInstanceUID") in seen:
             continue
         seen.add(header.get("SOPInstanceUID"))

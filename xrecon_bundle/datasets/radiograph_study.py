@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.sr.coding import Code
 
 from ..files import InputError
 from ..io.dicom import CHEST_WORDS
-from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
+from ..io.dicom_headers import read_dataset
 from ..io.radiograph_files import VIEWS, View
+from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
 from ..io.readers import dicom_files
 
 # In SeriesDescription and the like, for files whose own tags do not name the view.
@@ -74,7 +74,7 @@ def radiograph_view(header: Dataset) -> View | None:
 def _chest_radiographs(paths: Iterable[Path]) -> Iterable[tuple[Dataset, Path]]:
     for path in paths:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
+            header = read_dataset(path, stop_before_pixels=True)
         except (InvalidDicomError, EOFError, OSError, ValueError):
             continue
         part = str(header.get("BodyPartExamined") or "").upper()

@@ -27,7 +27,7 @@ class Source:
         patient: cases of one patient never part; see :func:`find_sources`.
         path: the file, or the folder of the DICOM series.
         files: every file with its content.
-        series: SeriesInstanceUID, for DICOM.
+        series: SeriesInstanceUID, for DICOM; empty where the files have none.
     """
 
     name: str
@@ -42,8 +42,9 @@ def find_sources(
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """Every CT below ``folder``, sorted by name, and what is none: ``{"source": path, "reason": why}``.
 
-    Volumes are taken by their suffix. DICOM files are grouped by study; of each study the series that
-    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case. Files of other kinds are passed over.
+    Volumes are taken by their suffix. DICOM files are grouped by study and patient; of each study the series that
+    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case, and its other CT series are listed among what is
+    none, as are damaged DICOM files. Files of other kinds are passed over.
 
     The patient is, in this order: what ``patient_pattern`` finds in the path (its first group, if it has one), the
     LIDC-IDRI number in the path, a hash of DICOM's PatientID (the identifier itself is not written anywhere), the first
@@ -60,12 +61,15 @@ def find_sources(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds your CTs")
     volumes, dicom = _walk(folder, skip)
-    studies = defaultdict(list)
-    for series in scan_dicom(dicom):
-        studies[series.study].append(series)
+    damaged: dict[Path, str] = {}
+    studies = _studies(scan_dicom(dicom, damaged))
     sources = [Source("", "", _relative(path, folder), _volume_files(path, folder)) for path in volumes]
-    excluded, patient_ids = [], {}
-    for series in studies.values():
+    excluded = [
+        {"source": _relative(path, folder), "reason": f"a damaged DICOM file ({reason}); copy it again"}
+        for path, reason in damaged.items()
+    ]
+    patient_ids = {}
+    for series in studies:
         try:
             chosen = choose_series(series)
         except InputError as error:
@@ -73,17 +77,36 @@ def find_sources(
             continue
         files = tuple(_relative(path, folder) for path in chosen.files())
         sources.append(Source("", "", _common_folder([chosen], folder), files, chosen.uid))
-        patient_ids[chosen.uid] = chosen.patient
+        patient_ids[sources[-1]] = chosen.patient
+        for other in series:
+            if other is not chosen and other.modality == "CT":
+                reason = f"CT series {other.name()}: of its study {chosen.name()} is taken"
+                excluded.append({"source": _common_folder([other], folder), "reason": reason})
     if not sources and not excluded:
         raise InputError(f"{folder}: no CT in this folder; give DICOM files or {', '.join(FILE_SUFFIXES)}")
     common = os.path.commonpath([PurePosixPath(source.files[0]).parent for source in sources] or ["."])
     sources = [
-        replace(source, patient=_patient(source, patient_ids.get(source.series, ""), common, patient_pattern))
+        replace(source, patient=_patient(source, patient_ids.get(source, ""), common, patient_pattern))
         for source in sources
     ]
     return sorted(_named(sources, folder), key=lambda source: source.name), sorted(
         excluded, key=lambda item: item["source"]
     )
+
+
+def _studies(found: Iterable[Series]) -> list[list[Series]]:
+    """Series by study and patient. Without a study: by patient and folder; without a patient, by the study's one."""
+    found = list(found)
+    patients = defaultdict(set)
+    for series in found:
+        patients[series.study].add(series.patient)
+    studies = defaultdict(list)
+    for series in found:
+        named = patients[series.study] - {""}
+        patient = series.patient or (next(iter(named)) if series.study and len(named) == 1 else "")
+        place = "" if series.study else os.path.commonpath([path.parent for path in series.files()])
+        studies[series.study, patient, place].append(series)
+    return list(studies.values())
 
 
 def _walk(folder: Path, skip: Path | None) -> tuple[list[Path], list[Path]]:
@@ -140,18 +163,20 @@ def _patient(source: Source, patient_id: str, common: str, pattern: str | None) 
 
 def _named(sources: list[Source], folder: Path) -> list[Source]:
     names = {source: _slug(source, folder) for source in sources}
-    taken = Counter(names.values())
+    taken, keys = Counter(names.values()), Counter((source.path, source.series) for source in sources)
     result = []
     for source, name in names.items():
         if taken[name] > 1:
             key = f"{source.path}/{source.series}"
+            if keys[source.path, source.series] > 1:  # two patients with one UID in one folder
+                key += f"/{source.files[0]}"
             name = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         result.append(replace(source, name=name))
     return result
 
 
 def _slug(source: Source, folder: Path) -> str:
-    path = source.path if source.series else _without_suffix(source.path)
+    path = source.path if source.series is not None else _without_suffix(source.path)
     parts = [part for part in PurePosixPath(path).parts if not _UID.match(part)] or [folder.resolve().name]
     return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")[:100] or "case"
 

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from ..files import InputError
 from .dicom_headers import Series, Slice, is_dicom, one_line, read_dataset, scan_dicom
 from .dicom_stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
+from .pixels import stored_pixels
 from .volume import LPS_TO_RAS, CTVolume
 
 __all__ = ["CHEST_WORDS", "choose_series", "is_dicom", "load_series", "other_series", "scan_dicom", "volume_slices"]
@@ -182,13 +183,17 @@ def _read_hu(slices: Sequence[Slice]) -> np.ndarray:
             if hu is None:  # now, so that a damaged size asks for no memory
                 hu = np.empty((len(slices), *slices[0].shape), np.float32)
             for index, part in parts:
-                slope, intercept = (given if given is not None else default for given, default in zip(part.rescale, (1, 0)))
+                slope, intercept = part.rescale
                 frame = stored[part.frame]
-                hu[index] = frame * np.float32(slope) + np.float32(intercept)
+                hu[index] = frame * np.float32(1 if slope is None else slope) + np.float32(intercept or 0)
                 if padding is not None:
                     hu[index][(frame >= padding[0]) & (frame <= padding[1])] = -1024.0
-        except Exception as error:  # decoders raise what they like
-            raise InputError(f"{path}: the pixels cannot be read ({one_line(error)}); export the series again") from error
+        except InputError:
+            raise
+        except Exception as error:  # tags are parsed when they are asked for
+            raise InputError(
+                f"{path}: the pixels cannot be read ({one_line(error)}); export the series again"
+            ) from error
     return hu
 
 

@@ -146,7 +146,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dataset(path: Path, **options: Any) -> Dataset:
-    """``pydicom.dcmread`` for files with and without preamble, without its remarks on values that break the standard."""
+    """``pydicom.dcmread`` of files with and without preamble, without its remarks on values that break the standard."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pydicom.dcmread(path, force=True, **options)
@@ -209,7 +209,9 @@ def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> N
         if not kind or kind.startswith(CT_CLASSES):
             raise ValueError("the header is cut off or damaged")
         return
-    uid, study, patient = (_text(header.get(f"{name}")) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID"))
+    uid, study, patient = (
+        _text(header.get(f"{name}")) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+    )
     modality = _text(header.get("Modality"))
     key = (uid, study, patient, modality, *(() if uid and (study or patient) else (str(path.parent),)))
     if not uid:
@@ -282,7 +284,11 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
                 voltage=_text(value("KVP")),
             ),
         )
-        edges = [np.linalg.norm(part.orientation[:3]), np.linalg.norm(part.orientation[3:]), np.linalg.norm(part.normal)]
+        edges = [
+            np.linalg.norm(part.orientation[:3]),
+            np.linalg.norm(part.orientation[3:]),
+            np.linalg.norm(part.normal),
+        ]
         if np.abs(np.array(edges) - 1).max() > 0.01 or min(part.spacing) <= 0 or min(part.shape) < 1:
             raise ValueError("no usable geometry")
         yield part

@@ -197,7 +197,9 @@ def _same_content(one: Slice, other: Slice) -> bool:
     try:
         pixels = [read_dataset(part.path).get("PixelData") for part in (one, other)]
     except Exception as error:
-        raise InputError(f"{other.path}: the pixels cannot be read ({one_line(error)}); export the series again") from error
+        raise InputError(
+            f"{other.path}: the pixels cannot be read ({one_line(error)}); export the series again"
+        ) from error
     return pixels[0] == pixels[1]
 
 

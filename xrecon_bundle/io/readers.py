@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 
 from ..files import InputError
-from .dicom import choose_series, is_dicom, load_series, scan_dicom
+from .dicom import Series, choose_series, is_dicom, load_series, other_series, scan_dicom
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
 from .volume import LPS_TO_RAS, CTVolume, check_affine, check_hu
 
@@ -43,12 +43,47 @@ def read_ct(path: str | os.PathLike, series: str | None = None) -> CTVolume:
     with named(path):
         if not path.exists():
             raise InputError("no such file or folder")
-        return read_dicom(dicom_files(path), series) if path.is_dir() else _checked(_reader(path)(path))
+        if path.is_dir():
+            return read_dicom(dicom_files(path), series)
+        if path.stat().st_size and not has_suffix(path, FILE_SUFFIXES) and is_dicom(path):
+            return read_series((file for file in path.parent.iterdir() if file.is_file()), series, path)[1]
+        return _checked(_reader(path)(path))
 
 
 def read_dicom(files: Iterable[Path], series: str | None = None) -> CTVolume:
     """Read one CT series from DICOM files. Arguments, result and errors otherwise as :func:`read_ct`."""
-    return _checked(load_series(choose_series(scan_dicom(files), series)))
+    return read_series(files, series)[1]
+
+
+def read_series(
+    files: Iterable[Path], series: str | None = None, beside: Path | None = None
+) -> tuple[Series, CTVolume]:
+    """As :func:`read_dicom`, with the series that was chosen.
+
+    The volume's ``source`` also has ``other_series``, the CT series among the files that were not chosen (see
+    :func:`~.dicom.other_series`), and warns of DICOM files that are damaged.
+
+    Args:
+        files: the DICOM files.
+        series: SeriesInstanceUID.
+        beside: one of the files, whose series is the only one to choose from.
+    """
+    unreadable: dict[Path, str] = {}
+    found = scan_dicom(files, unreadable)
+    if beside is not None:
+        found = [one for one in found if beside in one.files()]
+        if not found:
+            raise InputError("a DICOM file without an image (or a damaged one); give the folder of the CT series")
+    chosen = choose_series(found, series)
+    volume = load_series(chosen)
+    if others := other_series(found, chosen):
+        volume.source["other_series"] = others
+    if unreadable:
+        path, reason = next(iter(unreadable.items()))
+        text = f"{len(unreadable)} damaged DICOM files left out ({path.name}: {reason})"
+        volume.source["notes"].append(text)
+        volume.source["warnings"].append(text)
+    return chosen, _checked(volume)
 
 
 @contextlib.contextmanager
@@ -89,8 +124,6 @@ def _reader(path: Path) -> Callable[[Path], CTVolume]:
     ):
         if has_suffix(path, suffixes):
             return reader
-    if is_dicom(path):
-        return _read_dicom_file
     raise InputError(f"not a CT file; give DICOM or one of {', '.join(FILE_SUFFIXES)}")
 
 
@@ -148,14 +181,6 @@ def _read_itk(path: Path) -> CTVolume:
 def _read_published(path: Path) -> CTVolume:
     case = read_hdf5(path)
     return CTVolume(case.ct.astype(np.float32), case.affine, {"format": "HDF5"})
-
-
-def _read_dicom_file(path: Path) -> CTVolume:
-    alone = scan_dicom([path])
-    if not alone:
-        raise InputError("a DICOM file without an image (or a damaged one); give the folder of the CT series")
-    files = sorted(sibling for sibling in path.parent.iterdir() if sibling.is_file() and is_dicom(sibling))
-    return load_series(choose_series(scan_dicom(files), alone[0].uid))
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:

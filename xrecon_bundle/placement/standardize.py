@@ -53,7 +53,7 @@ def standardize_ct(
     to_lpi = ornt_transform(io_orientation(affine), axcodes2ornt(frame.AXCODES))
     affine = affine @ inv_ornt_aff(to_lpi, hu.shape)
     hu = _as_int16(apply_orientation(hu, to_lpi))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = frame.voxel_spacing(affine)
 
     factors = tuple(int(factor) for factor in np.maximum(1, np.round(COARSE_MM / spacing)))
     coarse, coarse_spacing = block_mean(hu, factors), spacing * factors

@@ -8,17 +8,18 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import pydicom
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from monai.data import MetaTensor
+from pydicom.dataset import Dataset
 
 from ..files import InputError, atomic_path, write_json, write_nifti
-from ..frame import AXCODES
-from ..io.dicom import choose_series, load_series, scan_dicom
+from ..frame import AXCODES, voxel_spacing
+from ..io.dicom import volume_slices
+from ..io.dicom_headers import Series, read_dataset
 from ..io.dicom_seg import require_highdicom, write_segmentation
-from ..io.readers import dicom_files, read_ct
+from ..io.readers import dicom_files, named, read_ct, read_series
 from ..io.volume import CTVolume
 from ..segmentation.labels import COLOURS, REGIONS, WINDOW_HU
 from ..segmentation.measures import measure_pneumothorax
@@ -31,6 +32,7 @@ def segment_file(
     output_path: str | os.PathLike,
     segmenter: str | Segmenter = "classical",
     weights: str | os.PathLike | None = None,
+    series: str | None = None,
 ) -> dict[str, Any]:
     """Segment a CT file.
 
@@ -42,9 +44,11 @@ def segment_file(
         output_path: the label map, ``.nii`` or ``.nii.gz``.
         segmenter: as in :class:`PTXSeg`.
         weights: as in :class:`PTXSeg`.
+        series: SeriesInstanceUID, where a DICOM folder has several.
 
     Returns:
-        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter`` and ``labels``.
+        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter``, ``labels``, what is
+        known of the CT (``format``; of DICOM the series that was read, and ``other_series``) and ``warnings``.
 
     Raises:
         InputError: the CT cannot be read, shows no lung, or the output's name does not end in .nii or .nii.gz.
@@ -54,13 +58,15 @@ def segment_file(
     if suffix is None:
         raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
     ptxseg = PTXSeg(segmenter, weights)
-    ct = read_ct(ct_path)
+    ct = read_ct(ct_path, series)
     hu, spacing = in_chest_axes(ct)
     labels = ptxseg(hu, spacing)
     if not labels.any():
         raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
     statistics = {
         "ct": str(ct_path),
+        **ct.source,
+        "warnings": list(ct.source.get("warnings", [])),
         "segmenter": segmenter if isinstance(segmenter, str) else type(segmenter).__name__,
         "labels": REGIONS,
         **measure_pneumothorax(labels, hu, spacing),
@@ -79,7 +85,7 @@ def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
     stored = nibabel.io_orientation(ct.affine)
     turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt(AXCODES))
     hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=-1024.0)
-    return hu, nibabel.affines.voxel_sizes(ct.affine)[np.argsort(stored[:, 0])]
+    return hu, voxel_spacing(ct.affine)[np.argsort(stored[:, 0])]
 
 
 def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, statistics: dict[str, Any]) -> Figure:
@@ -129,6 +135,7 @@ def segment_dicom(
     output_path: str | os.PathLike,
     segmenter: str | Segmenter = "classical",
     weights: str | os.PathLike | None = None,
+    series: str | None = None,
 ) -> dict[str, Any]:
     """Segment a CT series in DICOM; the label map refers to its images.
 
@@ -140,6 +147,7 @@ def segment_dicom(
         output_path: the DICOM SEG, ``.dcm``.
         segmenter: as in :class:`PTXSeg`.
         weights: as in :class:`PTXSeg`.
+        series: SeriesInstanceUID, where the folder has several.
 
     Returns:
         the content of the ``.json``, as :func:`~.files.segment_file` describes it.
@@ -154,22 +162,38 @@ def segment_dicom(
         raise InputError(f"{output_path}: a DICOM segmentation is one file; let the name end in .dcm")
     if not ct_path.is_dir():
         raise InputError(f"{ct_path} is no folder; a DICOM segmentation refers to a CT series: give its folder")
-    series = choose_series(scan_dicom(dicom_files(ct_path)))
-    ct = load_series(series)
+    with named(ct_path):
+        chosen, ct = read_series(dicom_files(ct_path), series)
+        images = _images(chosen)
     tensor = MetaTensor(torch.from_numpy(np.nan_to_num(ct.hu, nan=-1024.0))[None], affine=torch.as_tensor(ct.affine))
     labels = PTXSegd("ct", "labels", segmenter, weights)({"ct": tensor})["labels"][0].numpy()
     if not labels.any():
         raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
-    spacing = np.linalg.norm(ct.affine[:3, :3], axis=0)
     statistics = {
         "ct": str(ct_path),
+        **ct.source,
+        "warnings": list(ct.source.get("warnings", [])),
         "segmenter": segmenter if isinstance(segmenter, str) else type(segmenter).__name__,
         "labels": REGIONS,
-        **measure_pneumothorax(labels, ct.hu, spacing),
+        **measure_pneumothorax(labels, ct.hu, voxel_spacing(ct.affine)),
     }
-    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
-    if any("NumberOfFrames" in image for image in images):
-        raise InputError(f"{ct_path} is a multi-frame CT; segment it with --format nifti")
     write_segmentation(output_path, labels, ct.affine, images, statistics)
     write_json(output_path.with_suffix(".json"), statistics)
     return statistics
+
+
+def _images(series: Series) -> list[Dataset]:
+    """Headers of the images that the volume of a series is made of.
+
+    Raises:
+        InputError: they cannot be referred to, one by one.
+    """
+    slices = volume_slices(series)
+    if any(part.frame for part in slices):
+        raise InputError("a multi-frame CT; segment it with --format nifti")
+    if len({part.uid for part in slices} - {""}) < len(slices) or not (series.uid and series.study):
+        raise InputError(
+            "UIDs are missing or the same for several images, so a DICOM segmentation cannot say which image it means; "
+            "segment it with --format nifti"
+        )
+    return [read_dataset(part.path, stop_before_pixels=True) for part in slices]
