@@ -115,7 +115,10 @@ LEVELS = list(range(-1000, 1001, 20))  # enough to be a picture
             dict(WindowCenter=100, WindowWidth=1000, VOILUTFunction="LINEAR_EXACT"),
             lambda x: np.clip((x - 100) / 1000 + 0.5, 0, 1),
         ),
-        (dict(WindowCenter=100, WindowWidth=900, VOILUTFunction="SIGMOID"), lambda x: 1 / (1 + np.exp(-4 * (x - 100) / 900))),
+        (
+            dict(WindowCenter=100, WindowWidth=900, VOILUTFunction="SIGMOID"),
+            lambda x: 1 / (1 + np.exp(-4 * (x - 100) / 900)),
+        ),
         (
             dict(WindowCenter=0, WindowWidth=1001, RescaleSlope="-1", RescaleIntercept="100"),
             lambda x: np.clip((100 - x + 0.5) / 1000 + 0.5, 0, 1),
@@ -177,7 +180,7 @@ def test_padding_written_into_the_whole_cell_is_padding(tmp_path):
     dict(WindowCenter=100, WindowWidth=0),
     dict(WindowCenter=100, WindowWidth=-5, VOILUTFunction="SIGMOID"),
     dict(WindowCenter=100, WindowWidth=50, VOILUTFunction="CURVED"),
-    dict(VOILUTSequence=table(np.arange(100), 16)[:0] + [Dataset()]),
+    dict(VOILUTSequence=[Dataset()]),
     dict(RescaleSlope="0", RescaleIntercept="0"),
 ], ids=["no width", "negative width", "unknown function", "table without data", "slope 0"])  # fmt: skip
 def test_damaged_tables_are_refused(tags, tmp_path):
