@@ -52,7 +52,7 @@ def choose_series(found: Sequence[Series], uid: str | None = None) -> Series:
             if best.localizers
             else "colour pictures"
             if best.colour
-            else "images without position, orientation or pixel spacing"
+            else "images without position, orientation or pixel spacing, or with a damaged rescale"
             if best.unusable
             else "a single slice"
         )

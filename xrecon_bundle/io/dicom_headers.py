@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pydicom.valuerep import VR
 
 HEADER_TAGS = [
@@ -56,6 +57,7 @@ PROJECTIONS = {
     *("VRT", "VR", "VOLUME_RENDER", "SSD", "SURFACE_RENDER", "CURVED_MPR", "SUBTRACTION", "PERFUSION", "SCREEN SAVE"),
 }
 PROJECTION_WORDS = {"MIP", "MIPS", "MINIP", "VRT"}  # in a description
+DICOM_ROOT = "1.2.840.10008."
 CT_CLASSES = "1.2.840.10008.5.1.4.1.1.2"  # CT Image Storage, and with a suffix its enhanced kinds
 
 
@@ -205,8 +207,7 @@ def _begins_as_data_set(head: bytes) -> bool:
 def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> None:
     """Add the images of a file to their series; a file without image is passed over, one that lost it is an error."""
     if "Rows" not in header:
-        kind = _text(header.get("SOPClassUID")) or _text(header.file_meta.get("MediaStorageSOPClassUID"))
-        if not kind or kind.startswith(CT_CLASSES):
+        if _should_have_image(header):
             raise ValueError("the header is cut off or damaged")
         return
     uid, study, patient = (
@@ -234,6 +235,15 @@ def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> N
         series.unusable.append(path)
     else:
         series.slices += slices
+
+
+def _should_have_image(header: Dataset) -> bool:
+    """Whether a header without image is damaged: a CT's, or of no kind that there is."""
+    if _text(header.file_meta.get("MediaStorageSOPClassUID")) == MediaStorageDirectoryStorage:
+        return False
+    kind = UID(_text(header.get("SOPClassUID")))
+    unknown = kind.startswith(DICOM_ROOT) and kind.name == kind
+    return not kind or kind.startswith(CT_CLASSES) or unknown
 
 
 def _slices(path: Path, header: Dataset) -> Iterator[Slice]:

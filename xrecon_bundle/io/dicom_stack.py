@@ -176,8 +176,11 @@ def _one_at_a_place(slices: list[Slice], remarks: Remarks) -> list[Slice]:
     heights = heights_of(slices)
     place = np.searchsorted(places_of(heights), heights, side="right")
     at: dict[int, list[Slice]] = defaultdict(list)
-    for part, index in sorted(zip(slices, place, strict=True), key=lambda pair: (pair[1], _order(pair[0]))):
-        at[int(index)].append(part)
+    for index, _, _, part in sorted(  # of passes a little apart whose numbers are the same, always the lower one
+        zip(place.tolist(), [part.number for part in slices], heights, slices, strict=True),
+        key=lambda entry: (*entry[:3], _order(entry[3])),
+    ):
+        at[index].append(part)
     doubles = [(first, other) for first, *more in at.values() for other in more]
     if doubles:
         text = f"{len(doubles)} images at positions already taken left out"
