@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom
 from PIL import Image
 from radiograph_cases import grey_levels, write_dicom
 
@@ -176,6 +177,64 @@ def test_segment_writes_dicom_for_a_dicom_ct(
     )
 
 
+def test_the_series_read_and_what_was_left_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chest with a projection of it beside, which has more images, and a damaged file."""
+    monkeypatch.setitem(SEGMENTERS, "classical", lambda _: lambda hu, spacing: (hu < -700).astype(np.uint8))
+    affine = phantom_affine()
+    chest = dicom_slices(phantom(affine), affine)
+    projection = dicom_slices(np.repeat(phantom(affine), 2, axis=2), affine @ np.diag([1, 1, 0.5, 1]))
+    for part in projection:
+        part.ImageType, part.SeriesDescription = ["DERIVED", "SECONDARY", "AXIAL", "MIP"], "CHEST MIP"
+    folder = save_dicom(tmp_path / "in" / "ann", chest + projection)
+    (folder / "bad.dcm").write_bytes((folder / next(folder.iterdir())).read_bytes()[:152])
+    taken, left = (parts[0].SeriesInstanceUID for parts in (chest, projection))
+
+    def said(*arguments: object) -> str:
+        xrecon(*arguments)
+        return capsys.readouterr().err
+
+    terminal = said("segment", folder, "--output", tmp_path / "seg.nii.gz")
+    assert f"read CT series {taken} (CHEST, 72 images)" in terminal
+    assert f"not read, --series asks for one: {left} (CHEST MIP, 144 images)" in terminal
+    assert "xrecon: warning: 1 damaged DICOM files left out (bad.dcm" in terminal
+    record = json.loads((tmp_path / "statistics.json").read_text())
+    assert (record["series"], record["images"]) == (taken, 72)
+    assert record["other_series"] == [{"series": left, "description": "CHEST MIP", "images": 144}]
+    assert "bad.dcm" in record["warnings"][0]
+
+    said("segment", folder, "--output", tmp_path / "seg.nii.gz", "--series", left)
+    assert json.loads((tmp_path / "statistics.json").read_text())["series"] == left
+
+    terminal = said("simulate", folder, "--output_dir", tmp_path / "one", "--spatial_size", 16)
+    assert f"read CT series {taken}" in terminal
+    assert "warning: 1 damaged" in terminal
+    record = json.loads((tmp_path / "one" / "source.json").read_text())
+    assert record["series"] == taken
+    assert "bad.dcm" in record["warnings"][0]
+
+    said("prepare", tmp_path / "in", "--output_dir", tmp_path / "out", "--spatial_size", 16, "--workers", 1)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["series"] for one in manifest["cases"]] == [taken]
+    reasons = {item["source"]: item["reason"] for item in manifest["exclusions"]}
+    assert left in reasons["ann"]
+    assert taken in reasons["ann"]
+    assert "damaged" in reasons["ann/bad.dcm"]
+
+
+def test_prepare_says_what_was_left_out_of_a_ct(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    affine = phantom_affine()
+    chest = dicom_slices(phantom(affine), affine)
+    for part in chest[:2]:
+        part.SamplesPerPixel = 3
+    save_dicom(tmp_path / "in" / "ann", chest)
+    xrecon("prepare", tmp_path / "in", "--output_dir", tmp_path / "out", "--spatial_size", 16, "--workers", 1)
+    assert "xrecon: warning: ann: 2 images in colour left out" in capsys.readouterr().err
+    (record,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
+    assert "2 images in colour left out" in record["warnings"][0]
+
+
 def test_a_volume_is_its_own_perfect_reconstruction(case: Path, capsys: pytest.CaptureFixture) -> None:
     xrecon("evaluate", case / "ct.nii.gz", case / "ct.nii.gz")
     metrics = json.loads(capsys.readouterr().out)
@@ -185,7 +244,8 @@ def test_a_volume_is_its_own_perfect_reconstruction(case: Path, capsys: pytest.C
 
 def test_simulating_a_simulated_ct_keeps_it(case: Path, tmp_path: Path) -> None:
     xrecon("simulate", case / "ct.nii.gz", "--output_dir", tmp_path / "again", "--spatial_size", SIZE)
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {path.name for path in case.iterdir()}
+    written = {path.name for path in (tmp_path / "again").iterdir()}
+    assert written == {path.name for path in case.iterdir()} | {"source.json"}
     first, second = (nibabel.load(folder / "ct.nii.gz") for folder in (case, tmp_path / "again"))
     shift = np.abs(first.affine[:3, 3] - second.affine[:3, 3])
     assert shift.max() < 15  # the thorax is found again

@@ -109,6 +109,37 @@ def test_the_report_says_what_the_json_says(ct, tmp_path) -> None:
     assert density == pytest.approx(statistics["left"]["mean_lung_hu"], abs=1e-3)
 
 
+def test_the_series_asked_for_is_segmented(ct, tmp_path) -> None:
+    finer = AFFINE @ np.diag([1, 1, 0.5, 1])
+    other = dicom_slices(np.repeat(phantom(AFFINE, SHAPE), 2, axis=2), finer)
+    save_dicom(ct / "other", other)
+    uid = pydicom.dcmread(ct / "copy.dcm").SeriesInstanceUID
+    assert segment_dicom(ct, tmp_path / "labels.dcm", by_hu)["series"] == other[0].SeriesInstanceUID
+    assert segment_dicom(ct, tmp_path / "labels.dcm", by_hu, series=uid)["series"] == uid
+    assert pydicom.dcmread(tmp_path / "labels.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID == uid
+
+
+def test_of_two_passes_it_refers_to_the_images_that_were_segmented(tmp_path) -> None:
+    slices = dicom_slices(phantom(AFFINE, SHAPE), AFFINE)
+    second = dicom_slices(phantom(AFFINE, SHAPE) // 2, AFFINE, slices[0].SeriesInstanceUID)
+    for part in second:
+        part.ConvolutionKernel = "B80f"
+    statistics = segment_dicom(save_dicom(tmp_path / "ct", slices + second), tmp_path / "labels.dcm", by_hu)
+    assert "kernel" in statistics["warnings"][0]
+    seg = pydicom.dcmread(tmp_path / "labels.dcm")
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referenced <= {part.SOPInstanceUID for part in slices}
+
+
+def test_images_without_uid_cannot_be_referred_to(tmp_path) -> None:
+    slices = dicom_slices(phantom(AFFINE, SHAPE), AFFINE)
+    for part in slices:
+        part.SOPInstanceUID = ""
+    folder = save_dicom(tmp_path / "ct", slices)
+    with pytest.raises(InputError, match="UIDs are missing"):
+        segment_dicom(folder, tmp_path / "labels.dcm", by_hu)
+
+
 REFUSED = {
     "a NIfTI": ("ct.nii.gz", "labels.dcm", "no folder"),
     "no CT": ("empty", "labels.dcm", "no CT series"),
