@@ -142,7 +142,7 @@ def segment_dicom(
         weights: as in :class:`PTXSeg`.
 
     Returns:
-        the content of the ``.json``, as :func:`~.files.segment_file` describes it.
+        the content of the ``.json``, as :func:`segment_file` describes it.
 
     Raises:
         InputError: highdicom is not installed, the CT cannot be read, shows no lung, or the output's name does not end
