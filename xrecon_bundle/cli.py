@@ -17,8 +17,9 @@ from fire import decorators
 
 from .files import InputError, to_json
 
-BUNDLE_ROOT = Path(__file__).parents[1]
-MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
+PACKAGE = Path(__file__).parent
+# In the bundle the weights lie beside the package, in an installed wheel within it.
+MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "model.pt")
 SPATIAL_SIZE = 64  # of the weights in models/; the same as in configs/ (a test compares them)
 
 

@@ -51,8 +51,8 @@ def load_radiograph(
         accept_any_view: do not refuse a file whose tags say that it is another view, or no radiograph.
 
     Returns:
-        ``(1, S, S)`` float32 with :func:`~.radiograph_files.view_affine`, in the file's grey scale (nepers, if
-        simulated), bright is dense. Its position is the file's, or the origin.
+        ``(1, S, S)`` float32 with :func:`~xrecon_bundle.io.radiograph_files.view_affine`, in the file's grey scale
+        (nepers, if simulated), bright is dense. Its position is the file's, or the origin.
 
     Raises:
         InputError: the file cannot be used; the message says why and what to do.
@@ -84,7 +84,7 @@ def load_radiograph_pair(
         invert: both files show dense as dark.
         flip_lateral: mirror the lateral left to right, because it faces the viewer's right.
         accept_any_view: do not refuse files whose tags say that they are other views, no radiographs, or two patients'.
-        style: see :func:`~.radiograph_style.normalise_style`; None: the files' own grey scale.
+        style: see :func:`~.style.normalise_style`; None: the files' own grey scale.
 
     Returns:
         ``(2, S, S)`` float32: PA, lateral. :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files

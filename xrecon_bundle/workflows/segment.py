@@ -150,7 +150,7 @@ def segment_dicom(
         series: SeriesInstanceUID, where the folder has several.
 
     Returns:
-        the content of the ``.json``, as :func:`~.files.segment_file` describes it.
+        the content of the ``.json``, as :func:`segment_file` describes it.
 
     Raises:
         InputError: highdicom is not installed, the CT cannot be read, shows no lung, or the output's name does not end
