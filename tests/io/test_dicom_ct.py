@@ -338,6 +338,20 @@ def test_an_image_that_is_lost_is_warned_of_and_interpolated(tmp_path):
     np.testing.assert_array_equal(np.delete(volume.hu, 30, axis=2), np.delete(np.repeat(HU, 2, axis=2), 30, axis=2))
 
 
+@pytest.mark.parametrize(("value", "limit"), [(-2000, -1900), (-1900, -2000), (-1950, "")])
+def test_padding_is_air(value, limit, tmp_path):
+    def change(parts: list[Dataset]) -> None:
+        for part in parts:
+            values = pixels(part).copy()
+            values[:, :3] = -1950
+            part.PixelPaddingValue, part.PixelPaddingRangeLimit = value, limit
+            part.PixelData = values.tobytes()
+
+    volume = read_ct(save(tmp_path, change))
+    assert (volume.hu[:3] == -1024).all()
+    np.testing.assert_array_equal(volume.hu[3:], HU[3:])
+
+
 def test_copies_are_noted_and_not_warned_of(tmp_path):
     volume = read_ct(save(tmp_path, lambda parts: parts + again(parts[:9], blank=False)))
     np.testing.assert_array_equal(volume.hu, HU)

@@ -14,7 +14,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from ..files import InputError
-from .dicom_headers import Series, Slice, is_dicom, one_line, read_dataset, scan_dicom
+from .dicom_headers import Series, Slice, is_dicom, number, one_line, read_dataset, scan_dicom
 from .dicom_stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
 from .pixels import stored_pixels
 from .volume import LPS_TO_RAS, CTVolume
@@ -207,12 +207,9 @@ def _stored(dataset: Dataset, shape: tuple[int, int]) -> np.ndarray:
 
 def _padding(dataset: Dataset) -> tuple[float, float] | None:
     """Lowest and highest stored value that stands for "no image here"."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or value == "":
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((float(value), float(value if limit is None or limit == "" else limit)))
-    return low, high
+    value, limit = (number(dataset.get(f"PixelPadding{name}"), strict=False) for name in ("Value", "RangeLimit"))
+    limit = value if limit is None else limit
+    return None if value is None else (min(value, limit), max(value, limit))
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -219,7 +219,7 @@ def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> N
         key = (*key, _text(header.get("SeriesNumber")))
     description = " ".join(filter(None, (_text(header.get(tag)) for tag in ("SeriesDescription", "BodyPartExamined"))))
     kinds = _words(header.get("ImageType"))
-    colour = int(_number(header.get("SamplesPerPixel")) or 1) != 1
+    colour = int(number(header.get("SamplesPerPixel")) or 1) != 1
     slices: list[Slice] | None = None
     if not colour and "LOCALIZER" not in kinds:
         try:
@@ -256,7 +256,7 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
     if header.get("PerFrameFunctionalGroupsSequence"):
         frames = list(header.PerFrameFunctionalGroupsSequence)
         shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    if len(frames) != (_number(header.get("NumberOfFrames")) or 1):
+    if len(frames) != (number(header.get("NumberOfFrames")) or 1):
         raise ValueError("frames without position")
     common = [*_groups(shared), header]
     for index, frame in enumerate(frames):
@@ -273,12 +273,12 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
             path=path,
             frame=index,
             uid=_text(header.get("SOPInstanceUID")),
-            number=int(_number(header.get("InstanceNumber"), strict=False) or 0),
+            number=int(number(header.get("InstanceNumber"), strict=False) or 0),
             shape=(int(header.Rows), int(header.Columns)),
             spacing=_numbers(value("PixelSpacing"), 2),
             position=_numbers(value("ImagePositionPatient"), 3),
             orientation=_numbers(value("ImageOrientationPatient"), 6),
-            rescale=(_number(value("RescaleSlope")), _number(value("RescaleIntercept"))),
+            rescale=(number(value("RescaleSlope")), number(value("RescaleIntercept"))),
             original=not kinds & {"DERIVED", "SECONDARY"},
             projection=bool(kinds & PROJECTIONS or set(re.split(r"[\W_]+", description.upper())) & PROJECTION_WORDS),
             traits=Traits(
@@ -351,7 +351,7 @@ def _words(value: Any) -> set[str]:
     return {word for one in values for word in (one.strip(), *one.split()) if word}
 
 
-def _number(value: Any, strict: bool = True) -> float | None:
+def number(value: Any, strict: bool = True) -> float | None:
     """A header's one number, None where it is empty. Several that are equal count as one.
 
     Raises:
