@@ -11,10 +11,9 @@ base view), a pose then moves the whole system, see :mod:`.pose`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -124,7 +123,7 @@ class ConeBeamGeometry:
             return 1.0
         return self.source_to_detector / (self.source_to_detector - self.detector_to_centre)
 
-    def rays(self, poses: Float[Tensor, "v 6"]) -> tuple[Float[Tensor, "v u w 3"], Float[Tensor, "v u w 3"]]:
+    def rays(self, poses: Float[Tensor, "*v 6"]) -> tuple[Float[Tensor, "*v u w 3"], Float[Tensor, "*v u w 3"]]:
         """The ray of every pixel under ``poses`` ``(..., 6)``.
 
         Returns:
