@@ -74,15 +74,17 @@ def read_series(
         found = [one for one in found if beside in one.files()]
         if not found:
             raise InputError("a DICOM file without an image (or a damaged one); give the folder of the CT series")
+    path, reason = next(iter(unreadable.items()), (None, ""))
+    damaged = f"{len(unreadable)} damaged DICOM files left out ({path.name}: {reason})" if path else ""
+    if damaged and not found:
+        raise InputError(f"no CT series: {damaged}; copy them again")
     chosen = choose_series(found, series)
     volume = load_series(chosen)
     if others := other_series(found, chosen):
         volume.source["other_series"] = others
-    if unreadable:
-        path, reason = next(iter(unreadable.items()))
-        text = f"{len(unreadable)} damaged DICOM files left out ({path.name}: {reason})"
-        volume.source["notes"].append(text)
-        volume.source["warnings"].append(text)
+    if damaged:
+        volume.source["notes"].append(damaged)
+        volume.source["warnings"].append(damaged)
     return chosen, _checked(volume)
 
 
