@@ -262,8 +262,10 @@ READ: dict[str, tuple[Change, str | None]] = {
     "two kernels, the same numbers": (second_pass(0, "alike", ConvolutionKernel="B80f"), "kernel B80f left out"),
     "two series numbers": (second_pass(0, "alike", SeriesNumber=5), "series number 5 left out"),
     "copies, and one image whose kernel is not said": (
-        lambda parts: [*parts, *again(parts[:9], blank=False)] + (header({"ConvolutionKernel": "B30f"})(parts[1:]) or []),
-        "0 images",
+        lambda parts: (
+            [*parts, *again(parts[:9], blank=False)] + (header({"ConvolutionKernel": "B30f"})(parts[1:]) or [])
+        ),
+        "8 images of kernel none left out, kernel B30f taken",
     ),
     "a time series": (time_series, "80 images of phase 2, 3 left out, phase 1 taken"),
 }

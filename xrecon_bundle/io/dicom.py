@@ -171,7 +171,7 @@ def _evenly(hu: np.ndarray, heights: np.ndarray, remarks: Remarks) -> tuple[np.n
 
 def _read_hu(slices: Sequence[Slice]) -> np.ndarray:
     """Slices ``(K, rows, columns)`` in HU, float32, padding as air."""
-    hu: np.ndarray | None = None
+    hu = np.empty((0, *slices[0].shape), np.float32)
     wanted = defaultdict(list)
     for index, part in enumerate(slices):
         wanted[part.path].append((index, part))
@@ -180,7 +180,7 @@ def _read_hu(slices: Sequence[Slice]) -> np.ndarray:
             dataset = read_dataset(path)
             stored = _stored(dataset, slices[0].shape)
             padding = _padding(dataset)
-            if hu is None:  # now, so that a damaged size asks for no memory
+            if not len(hu):  # only now, so that a damaged size asks for no memory
                 hu = np.empty((len(slices), *slices[0].shape), np.float32)
             for index, part in parts:
                 slope, intercept = part.rescale
@@ -208,8 +208,10 @@ def _stored(dataset: Dataset, shape: tuple[int, int]) -> np.ndarray:
 def _padding(dataset: Dataset) -> tuple[float, float] | None:
     """Lowest and highest stored value that stands for "no image here"."""
     value, limit = (number(dataset.get(f"PixelPadding{name}"), strict=False) for name in ("Value", "RangeLimit"))
+    if value is None:
+        return None
     limit = value if limit is None else limit
-    return None if value is None else (min(value, limit), max(value, limit))
+    return min(value, limit), max(value, limit)
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -79,7 +79,7 @@ class Traits(NamedTuple):
 class Slice:
     """One image of a series: a file, or a frame of a multi-frame file. Millimetres in DICOM's LPS axes.
 
-    ``rescale`` is slope and intercept, None where the header has none.
+    ``spacing`` has two numbers, ``position`` three, ``orientation`` six, as in the header. ``rescale`` is slope and intercept, None where the header has none.
     """
 
     path: Path
@@ -87,9 +87,9 @@ class Slice:
     uid: str
     number: int
     shape: tuple[int, int]
-    spacing: tuple[float, float]
-    position: tuple[float, float, float]
-    orientation: tuple[float, float, float, float, float, float]
+    spacing: tuple[float, ...]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
     rescale: tuple[float | None, float | None]
     original: bool
     projection: bool
@@ -210,9 +210,7 @@ def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> N
         if _should_have_image(header):
             raise ValueError("the header is cut off or damaged")
         return
-    uid, study, patient = (
-        _text(header.get(f"{name}")) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
-    )
+    uid, study, patient = (_text(header.get(name)) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID"))
     modality = _text(header.get("Modality"))
     key = (uid, study, patient, modality, *(() if uid and (study or patient) else (str(path.parent),)))
     if not uid:
