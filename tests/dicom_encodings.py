@@ -85,5 +85,9 @@ def encoded(dataset: Dataset, name: str) -> Dataset:
     elif syntax == uid.ExplicitVRBigEndian:
         dtype = f"u{int(dataset.BitsAllocated) // 8}"
         result.PixelData = np.frombuffer(dataset.PixelData, f"<{dtype}").astype(f">{dtype}").tobytes()
+        for element in result.iterall():  # which decodes it
+            if element.keyword == "LUTData" and isinstance(element.value, bytes):
+                element.value = np.frombuffer(element.value, "<u2").astype(">u2").tobytes()
+        result.set_original_encoding(False, False)
     result.file_meta.TransferSyntaxUID = syntax
     return result

@@ -1,4 +1,4 @@
-"""Files: the one error for bad input, and writing that never leaves half a file behind."""
+"""Files: the one error for bad input, finding them, and writing that never leaves half a file behind."""
 
 from __future__ import annotations
 
@@ -19,6 +19,56 @@ from .frame import is_sheared
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
+
+
+def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None) -> tuple[list[Path], dict[Path, str]]:
+    """Every file below ``folder``, sorted, and what cannot be read there: reasons by path.
+
+    Links are followed. A folder that a link leads to a second time is not read again, nor one that holds ``folder``
+    itself: each is named among the reasons. Names that begin with a dot are passed over.
+
+    Args:
+        folder: where to look.
+        skip: a folder to pass over.
+    """
+    folder = Path(folder)
+    skipped = {os.path.realpath(skip)} if skip is not None else set()
+    found: list[Path] = []
+    problems: dict[Path, str] = {}
+    read: dict[str, Path] = {}
+    places, links = [folder], []
+    while places or links:
+        # Folders before links, so that a folder is read under its own name where it has one.
+        place = places.pop() if places else links.pop(0)
+        real = os.path.realpath(place)
+        if real in skipped:
+            continue
+        if real in read:
+            problems[place] = f"read already as {os.path.relpath(read[real], folder)}, to which a link leads"
+            continue
+        if place != folder and Path(os.path.realpath(folder)).is_relative_to(real):
+            problems[place] = "a link to a folder that holds this one; link the patient's folder"
+            continue
+        read[real] = place
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            problems[place] = f"the folder cannot be read ({error.strerror})"
+            continue
+        for entry in entries:
+            path = place / entry.name
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(path):
+                (links if entry.is_symlink() else places).append(path)
+            elif os.path.isfile(path):
+                if os.access(path, os.R_OK):
+                    found.append(path)
+                else:
+                    problems[path] = "the file cannot be read (no permission)"
+            else:
+                problems[path] = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+    return sorted(found), problems
 
 
 @contextmanager
