@@ -14,7 +14,7 @@ from pathlib import Path
 import fire
 from fire import decorators
 
-from .files import InputError, to_json
+from .files import InputError, check_writable, to_json
 
 BUNDLE_ROOT = Path(__file__).parents[1]
 MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
@@ -104,6 +104,7 @@ def reconstruct_folder(
     from .engines import reconstruct_folder as batch
     from .engines.reconstruct import Reconstructor
 
+    check_writable(Path(output) / batch.SUMMARY)
     reconstructor = Reconstructor(
         model,
         spatial_size,
@@ -207,7 +208,10 @@ def segment(
     if format == "dicom":
         from .segmentation.dicom_seg import segment_dicom as segment_file
 
-    print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
+    statistics = segment_file(ct, output, segmenter=segmenter, weights=weights)
+    for warning in statistics["warnings"]:
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
+    print(to_json(statistics))
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
@@ -221,6 +225,7 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     from .networks.published import convert_state, read_published, unused_entries
     from .networks.weights import save_weights
 
+    check_writable(output, sources=[checkpoint])
     state = read_published(checkpoint, spatial_size)
     for reason, names in unused_entries(state).items():
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")

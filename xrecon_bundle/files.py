@@ -1,11 +1,11 @@
-"""Files: the one error for bad input, and writing that never leaves half a file behind."""
+"""Files: the one error for bad input, finding them, and writing that never leaves half a file behind."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,92 @@ import numpy as np
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
+
+
+LONGEST_NAME = 240  # bytes; file systems take 255, and what is not finished has a longer name than the result
+
+
+def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None) -> tuple[list[Path], dict[Path, str]]:
+    """Every file below ``folder``, sorted, and what cannot be read there: reasons by path.
+
+    Links are followed. A folder that a link leads to a second time is not read again, nor one that holds ``folder``
+    itself: each is named among the reasons. Names that begin with a dot are passed over.
+
+    Args:
+        folder: where to look.
+        skip: a folder to pass over.
+    """
+    folder = Path(folder)
+    skipped = {os.path.realpath(skip)} if skip is not None else set()
+    found: list[Path] = []
+    problems: dict[Path, str] = {}
+    read: dict[str, Path] = {}
+    places, links = [folder], []
+    while places or links:
+        # Folders before links, so that a folder is read under its own name where it has one.
+        place = places.pop() if places else links.pop(0)
+        real = os.path.realpath(place)
+        if real in skipped:
+            continue
+        if real in read:
+            problems[place] = f"read already as {os.path.relpath(read[real], folder)}, to which a link leads"
+            continue
+        if place != folder and Path(os.path.realpath(folder)).is_relative_to(real):
+            problems[place] = "a link to a folder that holds this one; link the patient's folder"
+            continue
+        read[real] = place
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError as error:
+            problems[place] = f"the folder cannot be read ({error.strerror})"
+            continue
+        for entry in entries:
+            path = place / entry.name
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(path):
+                (links if entry.is_symlink() else places).append(path)
+            elif os.path.isfile(path):
+                if os.access(path, os.R_OK):
+                    found.append(path)
+                else:
+                    problems[path] = "the file cannot be read (no permission)"
+            else:
+                problems[path] = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+    return sorted(found), problems
+
+
+def check_writable(path: str | os.PathLike, folder: bool = False, sources: Iterable[str | os.PathLike] = ()) -> None:
+    """Raise :class:`InputError` unless ``path`` can be written; to call before the work begins. Leaves nothing there.
+
+    Args:
+        path: the file to write; its folder need not exist.
+        folder: ``path`` is to be a folder.
+        sources: what is read; ``path`` must not be one of them.
+    """
+    path = Path(path)
+    for name in path.parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise InputError(
+                f"{path}: a name of {len(os.fsencode(name))} bytes is too long, {LONGEST_NAME} are allowed; "
+                "give a shorter one"
+            )
+    if folder and os.path.lexists(path) and not path.is_dir():
+        raise InputError(f"{path} is a file, and a folder is to be written; give another name")
+    if not folder and path.is_dir():
+        raise InputError(f"{path} is a folder, and a file is to be written; give a file's name")
+    if not folder and path.exists() and not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder; give another name")
+    if any(path.exists() and Path(source).exists() and path.samefile(source) for source in sources):
+        raise InputError(f"{path} is what is read, and would be overwritten; give another name for the output")
+    parent = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if not parent.is_dir():
+        raise InputError(f"{path} cannot be written: {parent} is no folder; give another place")
+    for place in [parent, path] if folder and path.is_dir() else [parent]:
+        try:
+            tempfile.TemporaryDirectory(dir=place, prefix=".writable.").cleanup()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {place}: {error.strerror}; give another place") from error
 
 
 @contextmanager

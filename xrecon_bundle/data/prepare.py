@@ -24,7 +24,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from .. import __version__, frame
-from ..files import InputError, write_json
+from ..files import InputError, check_writable, write_json
 from ..transforms.ct import StandardizedCT, resize_cube, standardize_ct
 from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, file_sha256, split_cases, write_case
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
@@ -50,6 +50,8 @@ def simulate_case(
 ) -> StandardizedCT:
     """Standardise one CT and write it with its two simulated radiographs into ``output_dir``.
 
+    The published HDF5 is in the chest frame and only changes its size, as in :func:`prepare`.
+
     Args:
         ct_path: see :func:`xrecon_bundle.data.readers.read_ct`.
         output_dir: see :func:`xrecon_bundle.data.cases.write_case`.
@@ -57,12 +59,18 @@ def simulate_case(
         series: SeriesInstanceUID, where a DICOM folder has several.
 
     Raises:
-        InputError: the CT cannot be used. Nothing is written then.
+        InputError: the CT cannot be used, or nothing can be written there. Nothing is written then.
     """
     _check_size(spatial_size)
-    volume = read_ct(ct_path, series)
-    with named(Path(ct_path)):
-        standard = standardize_ct(volume.hu, volume.affine, spatial_size)
+    check_writable(output_dir, folder=True)
+    ct_path = Path(ct_path)
+    if ct_path.is_file() and has_suffix(ct_path, HDF5_SUFFIXES):  # in the chest frame, as for prepare
+        published = read_hdf5(ct_path)
+        standard = resize_cube(published.ct, published.affine, spatial_size)
+    else:
+        volume = read_ct(ct_path, series)
+        with named(ct_path):
+            standard = standardize_ct(volume.hu, volume.affine, spatial_size)
     write_case(output_dir, standard.ct, standard.affine)
     return standard
 
@@ -100,6 +108,7 @@ def prepare(
     """
     _check_size(spatial_size)
     root, output = Path(ct_folder).resolve(), Path(output_dir).resolve()
+    check_writable(output / MANIFEST)
     sources, excluded = find_sources(root, output, patient_pattern)
     for leftover in output.glob(".*.partial"):
         shutil.rmtree(leftover)

@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from torch.nn.functional import interpolate
 
-from ..files import InputError
+from ..files import InputError, find_files
 from ..transforms.radiograph_files import VIEWS
 from ..transforms.radiograph_read import MODALITIES, NAMES
 from .cases import RADIOGRAPHS
@@ -48,8 +48,9 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with the radiographs of many patients")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files, unread = find_files(folder)
     pairs, problems = _named_pairs(folder, files)
+    problems |= {path.relative_to(folder).as_posix(): f"{path}: {reason}" for path, reason in unread.items()}
     taken = {path.parent for pair in pairs for path in pair.files}
     rest = [path for path in files if path.parent not in taken]
     more, bad_studies = _dicom_studies([path for path in rest if is_dicom(path)])

@@ -13,9 +13,9 @@ from monai.data import MetaTensor
 
 from .. import __version__
 from ..data.cases import file_sha256
-from ..data.dicom_write import read_source, write_ct_series
+from ..data.dicom_write import check_new_folder, read_source, write_ct_series
 from ..data.radiograph_pairs import read_biplanar
-from ..files import InputError, to_json, write_json, write_nifti
+from ..files import InputError, check_writable, to_json, write_json, write_nifti
 from ..frame import AIR_HU, HU_SPAN, cube_affine, grid_centre, unit_to_hu
 from ..networks import XReconGenerator
 from ..networks.weights import load_generator
@@ -183,6 +183,11 @@ def reconstruct_files(
     """
     output = Path(output)
     check_output(output, output_format)
+    check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
+    if output_format == "nifti":
+        check_writable(report_path(output, output_format), sources=(pa, lateral))
+    else:
+        check_new_folder(output)
     result = Reconstructor(model, spatial_size, **loading)((pa, lateral))
     write_reconstruction(result, output, output_format)
     return result.report

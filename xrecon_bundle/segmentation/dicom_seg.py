@@ -19,13 +19,14 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import DSfloat
 
 from .. import __version__
-from ..data.dicom import choose_series, load_series, scan_dicom
+from ..data.dicom import OFF_LINE_MM, choose_series, load_series, scan_dicom
 from ..data.dicom_write import MANDATORY, MANUFACTURER, NOT_FOR_DIAGNOSIS, SERIES_NUMBER
 from ..data.readers import dicom_files
 from ..data.volume import LPS_TO_RAS
-from ..files import InputError, atomic_path, write_json
+from ..files import InputError, atomic_path, check_writable, write_json
 from .labels import COLOURS, REGIONS
 from .measures import measure_pneumothorax
+from .plausibility import volume_warnings
 from .ptxseg import PTXSegd, Segmenter
 
 ABNORMAL = codes.SCT.MorphologicallyAbnormalStructure
@@ -38,7 +39,6 @@ CODES: dict[str, tuple[Code, Code, Code]] = {
 LATERALITY = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 CHEST_CT = Code("24627-2", "LN", "CT Chest")
-SLICE_TOLERANCE_MM = 0.5  # how far a source image may stand from a slice of the volume made of all of them
 EQUIPMENT = {
     "manufacturer": MANUFACTURER,
     "manufacturer_model_name": "PTX-Seg",
@@ -75,9 +75,16 @@ def segment_dicom(
     _highdicom()
     if output_path.suffix != ".dcm":
         raise InputError(f"{output_path}: a DICOM segmentation is one file; let the name end in .dcm")
+    for suffix in (".dcm", ".json", ".sr.dcm"):
+        check_writable(output_path.with_suffix(suffix))
     if not ct_path.is_dir():
         raise InputError(f"{ct_path} is no folder; a DICOM segmentation refers to a CT series: give its folder")
     series = choose_series(scan_dicom(dicom_files(ct_path)))
+    if output_path.resolve() in (path.resolve() for path in series.files()):
+        raise InputError(f"{output_path} is an image of the CT, and would be overwritten; give another name")
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
+    if any("NumberOfFrames" in image for image in images):
+        raise InputError(f"{ct_path} is a multi-frame CT; segment it with --format nifti")
     ct = load_series(series)
     tensor = MetaTensor(torch.from_numpy(np.nan_to_num(ct.hu, nan=-1024.0))[None], affine=torch.as_tensor(ct.affine))
     labels = PTXSegd("ct", "labels", segmenter, weights)({"ct": tensor})["labels"][0].numpy()
@@ -90,9 +97,7 @@ def segment_dicom(
         "labels": REGIONS,
         **measure_pneumothorax(labels, ct.hu, spacing),
     }
-    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
-    if any("NumberOfFrames" in image for image in images):
-        raise InputError(f"{ct_path} is a multi-frame CT; segment it with --format nifti")
+    statistics["warnings"] = volume_warnings(statistics)
     write_segmentation(output_path, labels, ct.affine, images, statistics)
     write_json(output_path.with_suffix(".json"), statistics)
     return statistics
@@ -140,20 +145,23 @@ def frames_of_images(
         images: headers of the series, in any order.
 
     Returns:
-        the images that stand on a slice of the volume, from its first slice to its last, and their label maps
-        ``(len(images), rows, columns)``. Doubles and images of another size have none.
+        the images of the volume, from its first slice to its last, and their label maps ``(len(images), rows,
+        columns)``: of the slice that each is nearest to. The volume's slices are evenly apart, which the images need
+        not be. Doubles and images of another size have none.
     """
     inverse = np.linalg.inv(LPS_TO_RAS @ affine)
-    step = np.linalg.norm(affine[:3, 2])
-    found: dict[int, Dataset] = {}
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    across = max(OFF_LINE_MM, 0.5 * max(edges[:2]))
+    found: dict[float, tuple[int, Dataset]] = {}
     for image in images:
         i, j, k = (inverse @ [*map(float, image.ImagePositionPatient), 1.0])[:3]
         index = round(k)
-        aligned = max(abs(i), abs(j)) < 0.5 and abs(k - index) * step < SLICE_TOLERANCE_MM
+        aligned = max(abs(i) * edges[0], abs(j) * edges[1]) <= across
         if aligned and 0 <= index < labels.shape[2] and (image.Columns, image.Rows) == labels.shape[:2]:
-            found.setdefault(index, image)
+            # Two images may share a slice of the volume, where they stand closer than its slices do; doubles do not.
+            found.setdefault(round(k * edges[2], 2), (index, image))
     order = sorted(found)
-    return [found[index] for index in order], np.stack([labels[:, :, index].T for index in order])
+    return [found[at][1] for at in order], np.stack([labels[:, :, found[at][0]].T for at in order])
 
 
 def segmentation_object(frames: np.ndarray, images: Sequence[Dataset]) -> Dataset:

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 
 from ..data.readers import read_ct
 from ..data.volume import CTVolume
-from ..files import InputError, atomic_path, write_json, write_nifti
+from ..files import InputError, atomic_path, check_writable, write_json, write_nifti
 from ..frame import AXCODES
 from .labels import COLOURS, REGIONS, WINDOW_HU
 from .measures import measure_pneumothorax
+from .plausibility import volume_warnings
 from .ptxseg import PTXSeg, Segmenter
 
 
@@ -38,15 +39,21 @@ def segment_file(
         weights: as in :class:`PTXSeg`.
 
     Returns:
-        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter`` and ``labels``.
+        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter``, ``labels`` and
+        ``warnings``.
 
     Raises:
-        InputError: the CT cannot be read, shows no lung, or the output's name does not end in .nii or .nii.gz.
+        InputError: the CT cannot be read, shows no lung, or the output cannot be written or does not end in .nii or
+            .nii.gz.
     """
     output_path = Path(output_path)
     suffix = next((end for end in (".nii.gz", ".nii") if output_path.name.endswith(end)), None)
     if suffix is None:
         raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
+    statistics_path = output_path.parent / "statistics.json"
+    picture_path = output_path.with_name(output_path.name.removesuffix(suffix) + ".png")
+    for path in (output_path, statistics_path, picture_path):
+        check_writable(path, sources=[ct_path])
     ptxseg = PTXSeg(segmenter, weights)
     ct = read_ct(ct_path)
     hu, spacing = in_chest_axes(ct)
@@ -59,11 +66,12 @@ def segment_file(
         "labels": REGIONS,
         **measure_pneumothorax(labels, hu, spacing),
     }
+    statistics["warnings"] = volume_warnings(statistics)
     chest, stored = nibabel.orientations.axcodes2ornt(AXCODES), nibabel.io_orientation(ct.affine)
     back = nibabel.orientations.ornt_transform(chest, stored)
     write_nifti(output_path, nibabel.orientations.apply_orientation(labels, back), ct.affine)
-    write_json(output_path.parent / "statistics.json", statistics)
-    with atomic_path(output_path.with_name(output_path.name.removesuffix(suffix) + ".png")) as temporary:
+    write_json(statistics_path, statistics)
+    with atomic_path(picture_path) as temporary:
         draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     return statistics
 
