@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ METAIMAGE_SUFFIXES = (".mha", ".mhd")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 LONGEST_HEADER = 2**20
 AGAIN = "convert the CT from DICOM again"
-# NRRD's names of spaces whose axes are anatomical ones, as ITK knows them; "scanner-xyz" and "3D-right-handed" are none.
+# NRRD's names of spaces with anatomical axes, as ITK knows them; "scanner-xyz" and "3D-right-handed" have none.
 ANATOMICAL_SPACES = {
     *("left-posterior-superior", "right-anterior-superior", "left-anterior-superior"),
     *("lps", "ras", "las"),
 }
 UNITS_MM = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "um": 1e-3, "micron": 1e-3}
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 MATRIX = ("TransformMatrix", "Rotation", "Orientation")  # MetaIO's names for it
 # AnatomicalOrientation's letters say where an axis comes from: LPS axis and direction.
 COMES_FROM = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "I": (2, 1), "S": (2, -1)}
@@ -37,10 +39,12 @@ class VolumeHeader(NamedTuple):
     Attributes:
         fields: the header's entries, those of NRRD in lower case.
         voxel_files: the files that hold the voxels, where they are not in the file itself; they need not exist.
+        size: bytes of the header; behind it are the voxels where there are no ``voxel_files``.
     """
 
     fields: dict[str, str]
     voxel_files: tuple[Path, ...]
+    size: int
 
 
 def read_header(path: Path) -> VolumeHeader:
@@ -50,7 +54,8 @@ def read_header(path: Path) -> VolumeHeader:
         InputError: it is none, or it names voxels outside its folder.
     """
     with open(path, "rb") as file:
-        lines = [os.fsdecode(line).rstrip("\r") for line in file.read(LONGEST_HEADER).split(b"\n")]
+        raw = file.read(LONGEST_HEADER).split(b"\n")
+    lines = [os.fsdecode(line).rstrip("\r") for line in raw]
     if path.name.lower().endswith(NRRD_SUFFIXES):
         fields, rest = _nrrd_fields(lines)
         data = fields.get("data file", fields.get("datafile", ""))
@@ -58,7 +63,34 @@ def read_header(path: Path) -> VolumeHeader:
         fields, rest = _metaimage_fields(lines)
         data = fields["ElementDataFile"]
         data = "" if data in ("LOCAL", "Local", "local") else data
-    return VolumeHeader(fields, _voxel_files(path, data, rest) if data else ())
+    size = sum(len(line) + 1 for line in raw[: len(raw) - len(rest)])
+    return VolumeHeader(fields, _voxel_files(path, data, rest) if data else (), size)
+
+
+def check_voxels(path: Path, header: VolumeHeader, promised: int) -> None:
+    """Raise :class:`InputError` where a MetaImage does not hold the bytes promised; ITK would leave voxels unset."""
+    if path.name.lower().endswith(NRRD_SUFFIXES) or header.fields.get("BinaryData", "True")[:1] not in "Tt1":
+        return
+    compressed = header.fields.get("CompressedData", "False")[:1] in "Tt1"
+    if not compressed:
+        found = sum(file.stat().st_size for file in header.voxel_files if file.is_file())
+        found = found if header.voxel_files else path.stat().st_size - header.size
+        if found < promised:
+            raise InputError(f"damaged (the voxels have {found} bytes of {promised}); copy or convert it again")
+        return
+    found = 0
+    try:
+        for file in header.voxel_files or [path]:
+            content = file.read_bytes()[0 if header.voxel_files else header.size :]
+            unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
+            found += len(unpack.decompress(content, promised - found + 1))
+            if not unpack.eof:
+                found = -1
+                break
+    except (OSError, zlib.error):
+        found = -1
+    if found != promised:
+        raise InputError("damaged (the voxels cannot be unpacked); copy or convert it again")
 
 
 def millimetres(path: Path, header: VolumeHeader) -> float:
@@ -96,8 +128,10 @@ def _nrrd_fields(lines: list[str]) -> tuple[dict[str, str], list[str]]:
             break
         name, colon, value = line.partition(":")
         name, value = name.strip().lower(), value.strip()
-        if not colon or line.startswith("#") or value.startswith("="):  # a comment, or a key of the user's
+        if line.startswith("#") or value.startswith("="):  # a comment, or a key of the user's
             continue
+        if not colon or CONTROL.search(line):  # where the header has no end, ITK would go on through the voxels
+            raise InputError(f"damaged (line {number + 1} of the header is none); copy or convert it again")
         if fields.setdefault(name, value) != value:
             raise InputError(f"the header gives '{name}' twice; copy or convert it again")
         if name in ("data file", "datafile") and value.split()[:1] == ["LIST"]:
@@ -167,7 +201,9 @@ def _check_nrrd(fields: dict[str, str]) -> float:
     if "space" not in fields:
         raise InputError(f"the NRRD header gives no space, so left and right are unknown; {AGAIN}")
     if fields["space"].lower() not in ANATOMICAL_SPACES:
-        raise InputError(f"the NRRD's space, {fields['space']}, does not say where left and right are; {AGAIN}")
+        raise InputError(
+            f"the NRRD's space, {fields['space']}, is not anatomical, so left and right are unknown; {AGAIN}"
+        )
     directions = fields.get("space directions", "")
     vectors = re.findall(r"\(([^)]*)\)", directions)
     if len(vectors) != 3 or any(_numbers(vector.replace(",", " ")).size != 3 for vector in vectors):

@@ -16,7 +16,7 @@ from ..files import InputError, find_files
 from ..transforms.ct import check_affine
 from .dicom import choose_series, is_dicom, load_series, scan_dicom
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
-from .itk_header import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, VolumeHeader, millimetres, read_header
+from .itk_header import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, VolumeHeader, check_voxels, millimetres, read_header
 from .volume import LPS_TO_RAS, CTVolume, check_hu
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -100,18 +100,22 @@ def _reader(path: Path) -> Callable[[Path], CTVolume]:
 
 def _read_nifti(path: Path) -> CTVolume:
     try:
-        with nibabel.imageglobals.LoggingOutputSuppressor():
-            image = nibabel.load(path)
-            if not isinstance(image, nibabel.Nifti1Image):
+        with nibabel.imageglobals.LoggingOutputSuppressor(), nibabel.openers.ImageOpener(path) as file:
+            kind = type(nibabel.load(path))
+            if not issubclass(kind, nibabel.Nifti1Image):
                 raise InputError("not a NIfTI-1 or NIfTI-2 image; convert it to .nii.gz")
-            with nibabel.openers.ImageOpener(path) as file:  # as it is: nibabel's own copy has a pixdim put right
-                header = type(image.header).from_fileobj(file, check=False)
-        if image.get_data_dtype().kind not in "iuf":
-            raise InputError("not a grey-level image (colour or complex values); give the CT in HU")
-        _check_shape(image.shape)
-        _check_bytes(image.shape, image.get_data_dtype().itemsize, [path])
-        affine = _nifti_affine(image, header)
-        hu = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(image.shape[:3])
+            header = kind.header_class.from_fileobj(file, check=False)  # as it is; the image's has pixdim put right
+            image = kind.from_file_map({"image": nibabel.FileHolder(str(path), file)}, mmap=False)
+            if image.get_data_dtype().kind not in "iuf":
+                raise InputError("not a grey-level image (colour or complex values); give the CT in HU")
+            _check_shape(image.shape)
+            _check_bytes(image.shape, image.get_data_dtype().itemsize, [path])
+            if np.isinf([header["scl_slope"], header["scl_inter"]]).any():
+                raise InputError("damaged (slope or intercept is infinite); copy or convert it again")
+            affine = _nifti_affine(image, header)
+            hu = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(image.shape[:3])
+            while file.read(2**20):  # to the end, where gzip has the checksum
+                pass
     except InputError:
         raise
     except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
@@ -193,6 +197,7 @@ def _itk_image(path: Path, header: VolumeHeader) -> itk.Image[itk.F, 3]:
     shape = tuple(information.GetDimensions(axis) for axis in range(information.GetNumberOfDimensions()))
     _check_shape(shape)
     _check_bytes(shape, information.GetComponentSize(), [path, *header.voxel_files])
+    check_voxels(path, header, math.prod(shape) * information.GetComponentSize())
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
     reader.Update()
     return reader.GetOutput()

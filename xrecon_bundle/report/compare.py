@@ -19,8 +19,8 @@ def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
     ``offset_mm`` is how far apart the volumes stand: a reconstruction from plain images stands around the origin.
 
     Raises:
-        InputError: a file cannot be read or has voxels that are NaN or infinite, or the grids differ in shape, orientation
-            or voxel size.
+        InputError: a file cannot be read or has voxels that are NaN or infinite, or the grids differ in shape,
+            orientation or voxel size.
     """
     (pred_hu, pred_affine), (true_hu, true_affine) = _read(pred), _read(true)
     if pred_hu.shape != true_hu.shape:
