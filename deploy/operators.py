@@ -9,12 +9,12 @@ import torch
 from monai.deploy.core import AppContext, Fragment, IOType, Operator, OperatorSpec
 from monai.deploy.operators.monai_bundle_inference_operator import IOMapping, MonaiBundleInferenceOperator
 
-from xrecon_bundle.data.radiograph_study import choose_radiographs
-from xrecon_bundle.engines.reconstruct import NOTICE, Reconstruction, write_reconstruction
+from xrecon_bundle.datasets.radiograph_study import choose_radiographs
 from xrecon_bundle.files import InputError
+from xrecon_bundle.placement.radiographs import load_radiograph_pair
 from xrecon_bundle.quality import check_radiographs, reprojection_consistency
-from xrecon_bundle.segmentation.dicom_seg import segment_dicom
-from xrecon_bundle.transforms import load_radiograph_pair
+from xrecon_bundle.workflows.reconstruct import NOTICE, Reconstruction, write_reconstruction
+from xrecon_bundle.workflows.segment import segment_dicom
 
 
 class RadiographSelectorOperator(Operator):
@@ -43,7 +43,7 @@ class ReconstructionOperator(MonaiBundleInferenceOperator):
     into uint8, so both ends are replaced. Radiographs that are no pair of chest X-rays are refused.
 
     Input ``image``: paths of the PA and of the lateral file. Output ``pred``: a
-    :class:`~xrecon_bundle.engines.reconstruct.Reconstruction`.
+    :class:`~xrecon_bundle.workflows.reconstruct.Reconstruction`.
     """
 
     def __init__(self, fragment: Fragment, *args, app_context: AppContext, **kwargs) -> None:

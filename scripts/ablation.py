@@ -19,7 +19,7 @@ import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from xrecon_bundle.data import write_synthetic_cohort
+from xrecon_bundle.datasets.cohort import write_synthetic_cohort
 from xrecon_bundle.files import atomic_path
 
 ROOT = Path(__file__).parents[1]

@@ -18,9 +18,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from xrecon_bundle.data import fetch_lidc, simulate_case, write_synthetic_cohort
+from xrecon_bundle.datasets.cohort import write_synthetic_cohort
+from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.files import InputError, write_json
 from xrecon_bundle.report.figures import draw_case
+from xrecon_bundle.workflows.simulate import simulate_case
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"

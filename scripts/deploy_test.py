@@ -23,13 +23,14 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from skimage.transform import resize
 from zoo import ROOT
 
-from xrecon_bundle.data import fetch_lidc, fetch_lidc_dicom, simulate_case
-from xrecon_bundle.data.readers import read_ct
-from xrecon_bundle.engines.reconstruct import reconstruct_files
+from xrecon_bundle.datasets.lidc import fetch_lidc, fetch_lidc_dicom
 from xrecon_bundle.frame import detector_size_mm
-from xrecon_bundle.segmentation.files import segment_file
+from xrecon_bundle.io.radiograph_files import VIEW_DIRECTIONS, VIEWS, View
+from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.segmentation.labels import REGIONS
-from xrecon_bundle.transforms.radiograph_files import VIEW_DIRECTIONS, VIEWS, View
+from xrecon_bundle.workflows.reconstruct import reconstruct_files
+from xrecon_bundle.workflows.segment import segment_file
+from xrecon_bundle.workflows.simulate import simulate_case
 
 WORK = ROOT / "build" / "deploy-test"
 PYTHON = ROOT / ".venv-deploy" / "bin" / "python"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from zoo import NAME, ROOT, WEIGHTS, build
 
-from xrecon_bundle.engines.reconstruct import reconstruct
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import load_generator, save_weights
+from xrecon_bundle.workflows.reconstruct import reconstruct
 
 SIZE = 64  # of the shipped weights
 

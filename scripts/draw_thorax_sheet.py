@@ -2,7 +2,7 @@
 
 Writes ``docs/images/synthetic_thorax.png``. Half of the cases have a pneumothorax, of rising occupancy. Each
 column is a case: axial slices (soft tissue and lung window), a coronal and a sagittal slice, and the PA and lateral
-radiograph of :func:`xrecon_bundle.transforms.radiograph.simulate_radiographs`, with local contrast as on a film.
+radiograph of :func:`xrecon_bundle.projection.radiographs.simulate_radiographs`, with local contrast as on a film.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from skimage.exposure import equalize_adapthist
 
-from xrecon_bundle.data.thorax import ThoraxCase, ThoraxLabel, synthesize_thorax
+from xrecon_bundle.anatomy.patient import ThoraxLabel
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
+from xrecon_bundle.anatomy.thorax import ThoraxCase, synthesize_thorax
 from xrecon_bundle.files import atomic_path
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax
-from xrecon_bundle.transforms.radiograph import radiograph_to_unit, simulate_radiographs
+from xrecon_bundle.frame import radiograph_to_unit
+from xrecon_bundle.projection.radiographs import simulate_radiographs
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -24,7 +24,8 @@ import nibabel
 from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
 from zoo import NAME, ROOT
 
-from xrecon_bundle.data import fetch_lidc, simulate_case
+from xrecon_bundle.datasets.lidc import fetch_lidc
+from xrecon_bundle.workflows.simulate import simulate_case
 
 WORK = ROOT / "build" / "label-test"
 PYTHON = ROOT / ".venv-label" / "bin" / "python"

@@ -26,19 +26,19 @@ from skimage import data as photographs
 from skimage.transform import resize
 
 from xrecon_bundle import frame
-from xrecon_bundle.data import fetch_lidc
-from xrecon_bundle.data.pseudo_patients import make_pseudo_patient
-from xrecon_bundle.data.thorax import synthesize_thorax
-from xrecon_bundle.engines.reconstruct import reconstruct
+from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.placement.radiographs import resample_to_detector
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.placement.style import normalise_style
+from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
 from xrecon_bundle.quality import check_radiographs, reprojection_consistency
 from xrecon_bundle.quality.input_gate import AVERAGE_CHEST
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.transforms import simulate_radiographs, standardize_ct
-from xrecon_bundle.transforms.load_radiograph import resample_to_detector
-from xrecon_bundle.transforms.radiograph import detect_radiographs
-from xrecon_bundle.transforms.radiograph_style import normalise_style
+from xrecon_bundle.workflows.reconstruct import reconstruct
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64

@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 
 from xrecon_bundle import frame
-from xrecon_bundle.data import fetch_lidc
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.files import write_nifti
-from xrecon_bundle.transforms import radiograph_to_unit, simulate_radiographs, standardize_ct
-from xrecon_bundle.transforms.radiograph import detect_radiographs
-from xrecon_bundle.transforms.radiograph_style import normalise_style
+from xrecon_bundle.frame import radiograph_to_unit
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.placement.style import normalise_style
+from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
 
 ROOT = Path(__file__).parents[1]
 PIXELS = 224

@@ -25,20 +25,22 @@ import torch
 from tqdm import tqdm
 
 from xrecon_bundle import frame
-from xrecon_bundle.data import list_cases, simulate_case, write_case, write_pseudo_cohort, write_synthetic_cohort
-from xrecon_bundle.data.cohort import resize_labelled
-from xrecon_bundle.data.lidc import fetch_lidc, standard_lidc
-from xrecon_bundle.data.open_cts import fetch_open_ct
-from xrecon_bundle.data.readers import read_ct
-from xrecon_bundle.engines.reconstruct import reconstruct
+from xrecon_bundle.anatomy.pneumothorax import insert_pneumothorax
+from xrecon_bundle.datasets.cases import list_cases, write_case
+from xrecon_bundle.datasets.cohort import resize_labelled, write_pseudo_cohort, write_synthetic_cohort
+from xrecon_bundle.datasets.lidc import fetch_lidc, standard_lidc
+from xrecon_bundle.datasets.open_cts import fetch_open_ct
 from xrecon_bundle.files import write_json
+from xrecon_bundle.frame import radiograph_to_unit
+from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
 from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.placement.standardize import standardize_ct
 from xrecon_bundle.report.figures import draw_case
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
 from xrecon_bundle.segmentation.labels import pleural_cavity_labels
-from xrecon_bundle.transforms import insert_pneumothorax, radiograph_to_unit
-from xrecon_bundle.transforms.ct import standardize_ct
+from xrecon_bundle.workflows.reconstruct import reconstruct
+from xrecon_bundle.workflows.simulate import simulate_case
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -15,8 +15,8 @@ from pathlib import Path
 from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
 from zoo import ROOT
 
-from xrecon_bundle.data import write_case
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks.weights import load_generator

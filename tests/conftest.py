@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from xrecon_bundle.data.lidc import fetch_lidc, fetch_lidc_dicom
-from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
+from xrecon_bundle.datasets.lidc import fetch_lidc, fetch_lidc_dicom
+from xrecon_bundle.datasets.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.files import InputError
 
 CACHE = Path(__file__).parents[1] / ".cache"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For an environment that has everything optional: `make test-extras`."""
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With ``--no-skips``, fail where a test was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_configure(config: pytest.Config) -> None:

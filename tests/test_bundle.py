@@ -17,12 +17,12 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
 from xrecon_bundle import __version__, cli
-from xrecon_bundle.data import write_case
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks.weights import load_generator
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -13,16 +13,15 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from radiograph_cases import grey_levels, write_dicom
 
-from tests.transforms.radiograph_cases import grey_levels, write_dicom
 from xrecon_bundle import __version__, cli
-from xrecon_bundle.data import write_case
-from xrecon_bundle.data.cases import file_sha256
-from xrecon_bundle.data.dicom import choose_series, load_series, scan_dicom
-from xrecon_bundle.data.dicom_write import write_ct_series
-from xrecon_bundle.data.readers import dicom_files
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.cases import file_sha256, write_case
 from xrecon_bundle.frame import cube_affine
+from xrecon_bundle.io.dicom import choose_series, load_series, scan_dicom
+from xrecon_bundle.io.dicom_write import write_ct_series
+from xrecon_bundle.io.readers import dicom_files
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.published import published_shapes
 from xrecon_bundle.networks.weights import save_weights

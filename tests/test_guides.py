@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xrecon_bundle.data import write_synthetic_cohort
+from xrecon_bundle.datasets.cohort import write_synthetic_cohort
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import save_weights
 

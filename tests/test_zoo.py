@@ -17,8 +17,8 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export, verify_net_in_out
 
 from scripts.zoo import LARGEST_MB, NAME, ROOT, build
-from xrecon_bundle.data import write_case
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks import build_generator

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xrecon_bundle.data import write_case
+from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import InputError, write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks import radiographs_to_volume

@@ -16,8 +16,9 @@ from fire import decorators
 
 from .files import InputError, check_writable, to_json
 
-BUNDLE_ROOT = Path(__file__).parents[1]
-MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
+PACKAGE = Path(__file__).parent
+# In the bundle the weights lie beside the package, in an installed wheel within it.
+MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "model.pt")
 SPATIAL_SIZE = 64  # of the weights in models/; the same as in configs/ (a test compares them)
 
 
@@ -52,7 +53,7 @@ def reconstruct(
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
     """
-    from .engines.reconstruct import reconstruct_files
+    from .workflows.reconstruct import reconstruct_files
 
     report = reconstruct_files(
         pa,
@@ -101,8 +102,8 @@ def reconstruct_folder(
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
     """
-    from .engines import reconstruct_folder as batch
-    from .engines.reconstruct import Reconstructor
+    from .workflows import reconstruct_folder as batch
+    from .workflows.reconstruct import Reconstructor
 
     check_writable(Path(output) / batch.SUMMARY)
     reconstructor = Reconstructor(
@@ -132,7 +133,7 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
         spatial_size: voxels along each edge of the volume.
         series: SeriesInstanceUID, where a DICOM folder holds several.
     """
-    from .data import simulate_case
+    from .workflows.simulate import simulate_case
 
     simulate_case(ct, output_dir, spatial_size=spatial_size, series=series)
     print(f"wrote {output_dir}")
@@ -158,7 +159,7 @@ def prepare(
         cluster: address of a Dask scheduler (tcp://...) that does the work instead; needs dask[distributed].
         patient_pattern: regular expression that finds the patient in a CT's path, where the files do not name one.
     """
-    from .data import prepare as prepare_folder
+    from .datasets.prepare import prepare as prepare_folder
 
     summary = prepare_folder(
         ct_folder,
@@ -182,7 +183,7 @@ def evaluate(pred: str, true: str) -> None:
         pred: reconstructed CT, NIfTI in HU, in the chest frame.
         true: true CT, NIfTI in HU, on the same grid.
     """
-    from .report.compare import compare_files
+    from .workflows.evaluate import compare_files
 
     print(to_json(compare_files(pred, true)))
 
@@ -200,13 +201,13 @@ def segment(
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
     """
-    from .engines.reconstruct import FORMATS
-    from .segmentation.files import segment_file
+    from .workflows.reconstruct import FORMATS
+    from .workflows.segment import segment_file
 
     if format not in FORMATS:
         raise InputError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
     if format == "dicom":
-        from .segmentation.dicom_seg import segment_dicom as segment_file
+        from .workflows.segment import segment_dicom as segment_file
 
     statistics = segment_file(ct, output, segmenter=segmenter, weights=weights)
     for warning in statistics["warnings"]:

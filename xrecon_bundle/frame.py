@@ -26,6 +26,10 @@ MU_WATER_PER_MM = 0.01937
 SOURCE_TO_DETECTOR_MM = 1800.0
 DETECTOR_TO_CENTRE_MM = 200.0
 
+# What a radiograph's scale is set by: robust against markers, metal and the open beam.
+LOWER_PERCENTILE = 0.5
+UPPER_PERCENTILE = 99.5
+
 ArrayT = TypeVar("ArrayT")
 
 
@@ -51,6 +55,23 @@ def hu_to_attenuation(hu: ArrayT) -> ArrayT:
     very difference, so nothing is thresholded away.
     """
     return MU_WATER_PER_MM * (1.0 + hu / 1000.0).clip(0.0, None)
+
+
+def radiograph_to_unit(image: ArrayT, lower: float = LOWER_PERCENTILE, upper: float = UPPER_PERCENTILE) -> ArrayT:
+    """Scale each view ``(C, U, V)`` so that its ``lower`` and ``upper`` percentiles become 0 and 1; clipped, float32.
+
+    For line integrals in nepers and for the grey values of real films alike (bright is dense): the result does not
+    change when a view is multiplied by a positive number or shifted. A constant view becomes 0.
+    """
+    views = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=np.float32)
+    low, high = np.percentile(views, (lower, upper), axis=(-2, -1), keepdims=True).astype(np.float32)
+    unit = ((views - low) / np.where(high > low, high - low, 1)).clip(0, 1)
+    if not hasattr(image, "detach"):
+        return unit
+    import torch
+
+    result = image.detach().to(torch.float32).clone()  # keeps a MetaTensor's affine
+    return result.copy_(torch.from_numpy(unit))
 
 
 def cube_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:

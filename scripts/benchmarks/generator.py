@@ -22,12 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from xrecon_bundle.networks import (
-    CoordConvPatchDiscriminator,
-    XReconGenerator,
-    build_generator,
-    radiographs_to_volume,
-)
+from xrecon_bundle.networks import CoordConvPatchDiscriminator, XReconGenerator, build_generator, radiographs_to_volume
 from xrecon_bundle.networks.published import convert_state, published_shapes
 
 Weights = dict[str, Tensor]

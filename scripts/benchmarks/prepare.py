@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import fire
 import nibabel
 
-from xrecon_bundle.data.lidc import fetch_lidc
-from xrecon_bundle.data.prepare import prepare
+from xrecon_bundle.datasets.lidc import fetch_lidc
+from xrecon_bundle.datasets.prepare import prepare
 
 CACHE = Path(__file__).parents[2] / ".cache"
 

@@ -24,7 +24,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from torch import Tensor
 
 from xrecon_bundle import frame
-from xrecon_bundle.data.lidc import fetch_lidc
+from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 from xrecon_bundle.projection.phantom import Ellipsoid
 from xrecon_bundle.projection.pose import rotation_matrix

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from xrecon_bundle.data.lidc import LOBES, fetch_lidc
-from xrecon_bundle.data.open_cts import OPEN_CTS, fetch_open_ct
-from xrecon_bundle.data.pseudo_patients import make_pseudo_patient
-from xrecon_bundle.data.readers import read_ct
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
+from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.lidc import LOBES, fetch_lidc
+from xrecon_bundle.datasets.open_cts import OPEN_CTS, fetch_open_ct
 from xrecon_bundle.frame import AIR_HU, AXCODES, voxel_size
+from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score, pearson
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.segmentation.files import in_chest_axes
 from xrecon_bundle.segmentation.labels import SIDES, pleural_cavity_labels
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
+from xrecon_bundle.workflows.segment import in_chest_axes
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
 STUDIES = ("lidc", "inserted", "pseudo", "others", "cohort", "mimics")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from xrecon_bundle.data.thorax import synthesize_thorax
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
 
 
 def run(sizes: tuple[int, ...] = (64, 128, 224), cases: int = 4) -> None:

@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from xrecon_bundle.projection.pose import (
-    compose,
-    invert,
-    matrix_pose,
-    pose_matrix,
-    rotation_angles,
-    rotation_matrix,
-)
+from xrecon_bundle.projection.pose import compose, invert, matrix_pose, pose_matrix, rotation_angles, rotation_matrix
 
 deterministic = settings(deadline=None, max_examples=50, derandomize=True)
 angle, shift = st.floats(-720, 720), st.floats(-500, 500)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
 from xrecon_bundle.quality import reprojection_consistency
 from xrecon_bundle.quality.consistency import LOW_SCORE
-from xrecon_bundle.transforms import simulate_radiographs, standardize_ct
-from xrecon_bundle.transforms.radiograph import detect_radiographs
 
 SIZE = 48
 

@@ -10,12 +10,12 @@ from skimage import data as photographs
 from skimage.transform import resize
 
 from xrecon_bundle import frame
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.placement.radiographs import resample_to_detector
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
 from xrecon_bundle.quality import check_radiographs
 from xrecon_bundle.quality.input_gate import average_chest, basin_share, likenesses
-from xrecon_bundle.transforms import simulate_radiographs, standardize_ct
-from xrecon_bundle.transforms.load_radiograph import resample_to_detector
-from xrecon_bundle.transforms.radiograph import detect_radiographs
 
 SIZE = 64
 

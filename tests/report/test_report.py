@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.frame import hu_to_unit
+from xrecon_bundle.projection.radiographs import simulate_radiographs
 from xrecon_bundle.report.evaluation import EvaluatedCase, evaluate_case, write_evaluation
 from xrecon_bundle.report.figures import draw_case, orthogonal_planes, plane_position
 from xrecon_bundle.report.html import figure_uri
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.transforms import simulate_radiographs
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax
 
 
 def test_planes_stand_upright_with_the_patients_left_on_the_right() -> None:

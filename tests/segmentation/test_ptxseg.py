@@ -10,16 +10,17 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from tests.segmentation.conftest import SHAPE, SPACING, make_chest
-from xrecon_bundle.data.cohort import resize_labelled
-from xrecon_bundle.data.lidc import standard_lidc
-from xrecon_bundle.data.thorax import synthesize_thorax
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.datasets.cohort import resize_labelled
+from xrecon_bundle.datasets.lidc import standard_lidc
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import voxel_size
 from xrecon_bundle.metrics import dice_score
-from xrecon_bundle.segmentation import PTXSeg, PTXSegd, cavities
+from xrecon_bundle.segmentation import PTXSeg, cavities
 from xrecon_bundle.segmentation.grid import WorkingGrid
 from xrecon_bundle.segmentation.labels import SIDES
-from xrecon_bundle.transforms.pneumothorax import Pneumothorax, insert_pneumothorax
+from xrecon_bundle.transforms.segmentation import PTXSegd
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import nibabel
 import numpy as np
 import pytest
 
-from xrecon_bundle.data.readers import read_ct
+from xrecon_bundle.anatomy.pneumothorax import insert_pneumothorax
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import AIR_HU
+from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.segmentation.files import in_chest_axes, segment_file
 from xrecon_bundle.segmentation.grid import WorkingGrid
-from xrecon_bundle.transforms.pneumothorax import insert_pneumothorax
+from xrecon_bundle.workflows.segment import in_chest_axes, segment_file
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from xrecon_bundle import frame
-from xrecon_bundle.data import write_synthetic_cohort
-from xrecon_bundle.data.cases import list_cases
-from xrecon_bundle.transforms import RandScanRanged, RandTissueDensityd, simulate_radiographs
-from xrecon_bundle.transforms.radiograph import radiograph_to_unit
+from xrecon_bundle.datasets.cases import list_cases
+from xrecon_bundle.datasets.cohort import write_synthetic_cohort
+from xrecon_bundle.frame import radiograph_to_unit
+from xrecon_bundle.projection.radiographs import simulate_radiographs
+from xrecon_bundle.transforms import RandScanRanged, RandTissueDensityd
 
 SIZE = 32
 

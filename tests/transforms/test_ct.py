@@ -15,9 +15,10 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from xrecon_bundle import frame
-from xrecon_bundle.data.readers import read_ct
 from xrecon_bundle.files import InputError
-from xrecon_bundle.transforms.ct import StandardizeChestCTd, StandardizedCT, resize_cube, standardize_ct
+from xrecon_bundle.io.readers import read_ct
+from xrecon_bundle.placement.standardize import StandardizedCT, resize_cube, standardize_ct
+from xrecon_bundle.transforms import StandardizeChestCTd
 
 SIZE = 64
 AFFINE = phantom_affine()

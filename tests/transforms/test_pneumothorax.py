@@ -8,14 +8,10 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from xrecon_bundle import frame
+from xrecon_bundle.anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
 from xrecon_bundle.files import InputError
-from xrecon_bundle.transforms.ct import standardize_ct
-from xrecon_bundle.transforms.pneumothorax import (
-    InsertPneumothoraxd,
-    Pneumothorax,
-    RandInsertPneumothoraxd,
-    insert_pneumothorax,
-)
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.transforms import InsertPneumothoraxd, RandInsertPneumothoraxd
 
 SIZE = 64
 SPACING = (frame.voxel_size(SIZE),) * 3

@@ -22,16 +22,11 @@ from radiograph_cases import (
 from scipy.ndimage import gaussian_filter
 
 from xrecon_bundle import frame
-from xrecon_bundle.transforms.ct import standardize_ct
-from xrecon_bundle.transforms.radiograph import (
-    RadiographToUnitd,
-    RandSimulateRadiographsd,
-    SimulateRadiographsd,
-    detect_radiographs,
-    radiograph_to_unit,
-    simulate_radiographs,
-)
-from xrecon_bundle.transforms.radiograph_files import VIEWS, display_radiograph, write_radiograph_png
+from xrecon_bundle.frame import radiograph_to_unit
+from xrecon_bundle.io.radiograph_files import VIEWS, display_radiograph, write_radiograph_png
+from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
+from xrecon_bundle.transforms import RadiographToUnitd, RandSimulateRadiographsd, SimulateRadiographsd
 
 SIZE = 64
 

@@ -9,8 +9,9 @@ from skimage.exposure import match_histograms
 from skimage.transform import resize
 
 from .. import frame
-from ..transforms.radiograph import radiograph_to_unit, simulate_radiographs
-from ..transforms.radiograph_files import VIEWS
+from ..frame import radiograph_to_unit
+from ..io.radiograph_files import VIEWS
+from ..projection.radiographs import simulate_radiographs
 
 BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture is compared, the air around is not
 LOW_SCORE = 0.85  # docs/radiographs.md has the scores of right and of wrong pairs

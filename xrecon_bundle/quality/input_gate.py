@@ -22,8 +22,8 @@ from skimage.morphology import reconstruction
 from skimage.transform import resize
 
 from .. import frame
-from ..transforms.load_radiograph import resample_to_detector
-from ..transforms.radiograph_files import VIEWS, View
+from ..io.radiograph_files import VIEWS, View
+from ..placement.radiographs import resample_to_detector
 
 AVERAGE_CHEST = Path(__file__).with_name("average_chest.png")
 PIXELS = 24

@@ -12,11 +12,11 @@ import torch
 from matplotlib.figure import Figure
 
 from ..files import atomic_path, write_json
-from ..frame import unit_to_hu, voxel_size
+from ..frame import radiograph_to_unit, unit_to_hu, voxel_size
 from ..metrics import agreement, image_metrics, region_overlap
+from ..projection.radiographs import simulate_radiographs
 from ..segmentation import Segmenter, measure_pneumothorax
 from ..segmentation.labels import REGIONS, SIDES
-from ..transforms.radiograph import radiograph_to_unit, simulate_radiographs
 from .figures import draw_case
 from .html import CasePanel, figure_uri, write_report
 

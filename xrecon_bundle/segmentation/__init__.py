@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .measures import measure_pneumothorax
-from .ptxseg import PTXSeg, PTXSegd, Segmenter
+from .ptxseg import PTXSeg, Segmenter
 
-__all__ = ["PTXSeg", "PTXSegd", "Segmenter", "measure_pneumothorax"]
+__all__ = ["PTXSeg", "Segmenter", "measure_pneumothorax"]

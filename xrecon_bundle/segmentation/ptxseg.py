@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation
 
 from ..files import InputError
-from ..frame import AXCODES
 from .classical import ClassicalSegmenter
 
 
@@ -78,38 +73,3 @@ class PTXSeg:
         if hu.ndim != 3:
             raise ValueError(f"PTXSeg takes one volume (X, Y, Z), got shape {hu.shape}")
         return self.segmenter(hu, tuple(float(step) for step in spacing))
-
-
-class PTXSegd(MapTransform):
-    """Dictionary transform: adds the label map of a CT ``(1, X, Y, Z)`` in HU under ``output_key``.
-
-    The CT is a :class:`monai.data.MetaTensor` of any axis-aligned orientation; the label map lies on its grid.
-
-    Args:
-        keys: the CT.
-        output_key: where the uint8 label map ``(1, X, Y, Z)`` goes.
-        segmenter: as in :class:`PTXSeg`.
-        weights: as in :class:`PTXSeg`.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        output_key: str = "segmentation",
-        segmenter: str | Segmenter = "classical",
-        weights: str | os.PathLike | None = None,
-    ) -> None:
-        super().__init__(keys)
-        self.output_key = output_key
-        self.ptxseg = PTXSeg(segmenter, weights)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Segment ``data[key]``; everything else is handed on."""
-        result = dict(data)
-        for key in self.key_iterator(data):
-            orient = Orientation(axcodes=AXCODES)
-            ct = orient(result[key])
-            labels = self.ptxseg(ct[0].numpy(), ct.pixdim.tolist())
-            turned = MetaTensor(torch.from_numpy(labels)[None], meta=ct.meta, applied_operations=ct.applied_operations)
-            result[self.output_key] = orient.inverse(turned)
-        return result

@@ -1,34 +1,26 @@
-"""MONAI transforms: CT and radiographs in, radiographs simulated, reconstructions placed."""
+"""MONAI dictionary transforms, thin wrappers of what the other rooms compute."""
 
 from .augment import RandScanRanged, RandTissueDensityd
-from .ct import StandardizeChestCTd, standardize_ct
-from .load_radiograph import LoadRadiographPaird, load_radiograph, load_radiograph_pair
-from .placement import PlaceInPatientd
-from .pneumothorax import InsertPneumothoraxd, Pneumothorax, RandInsertPneumothoraxd, insert_pneumothorax
-from .radiograph import (
-    RadiographToUnitd,
-    RandSimulateRadiographsd,
-    SimulateRadiographsd,
-    radiograph_to_unit,
-    simulate_radiographs,
-)
+from .ct import StandardizeChestCTd
+from .load_case import LoadCased
+from .place_in_patient import PlaceInPatientd
+from .pneumothorax import InsertPneumothoraxd, RandInsertPneumothoraxd
+from .radiograph import RadiographToUnitd, RandSimulateRadiographsd, SimulateRadiographsd
+from .random_patients import RandPseudoPatientd, RandSynthesizeThoraxd
+from .segmentation import PTXSegd
 
 __all__ = [
     "InsertPneumothoraxd",
-    "LoadRadiographPaird",
+    "LoadCased",
+    "PTXSegd",
     "PlaceInPatientd",
-    "Pneumothorax",
     "RadiographToUnitd",
     "RandInsertPneumothoraxd",
+    "RandPseudoPatientd",
     "RandScanRanged",
     "RandSimulateRadiographsd",
+    "RandSynthesizeThoraxd",
     "RandTissueDensityd",
     "SimulateRadiographsd",
     "StandardizeChestCTd",
-    "insert_pneumothorax",
-    "load_radiograph",
-    "load_radiograph_pair",
-    "radiograph_to_unit",
-    "simulate_radiographs",
-    "standardize_ct",
 ]

@@ -1,0 +1,64 @@
+"""From a file to a label map on its own grid, statistics and a picture."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.segmentation.conftest import SPACING
+from xrecon_bundle.files import InputError, write_nifti
+from xrecon_bundle.io.volume import CTVolume
+from xrecon_bundle.segmentation import PTXSeg
+from xrecon_bundle.workflows.segment import in_chest_axes, segment_file
+
+
+def test_label_map_statistics_and_picture(tmp_path, collapsed):
+    stored = collapsed.hu[::-1].transpose(2, 0, 1)  # z to the feet first, then x to the right, y to the back
+    affine = np.array([[0, SPACING[0], 0, -50], [0, 0, -SPACING[1], 20], [-SPACING[2], 0, 0, 7], [0, 0, 0, 1.0]])
+    write_nifti(tmp_path / "ct.nii.gz", stored, affine)
+    statistics = segment_file(tmp_path / "ct.nii.gz", tmp_path / "out" / "seg.nii.gz")
+
+    image = nibabel.load(tmp_path / "out" / "seg.nii.gz")
+    assert image.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(image.affine, affine, atol=1e-4)
+    labels = np.asarray(image.dataobj).transpose(1, 2, 0)[::-1]
+    np.testing.assert_array_equal(labels, PTXSeg()(collapsed.hu, SPACING))
+    assert json.loads((tmp_path / "out" / "statistics.json").read_text()) == statistics
+    true = np.count_nonzero(collapsed.labels == 4) * np.prod(SPACING) / 1000
+    assert statistics["left"]["pneumothorax_ml"] == pytest.approx(true, rel=0.12)
+    assert statistics["right"]["pneumothorax_ml"] == 0
+    picture = np.asarray(Image.open(tmp_path / "out" / "seg.png").convert("RGB")).astype(int)
+    assert ((picture[..., 0] > 100) & (picture[..., 2] < picture[..., 0] - 60)).any(), "free air is drawn in orange"
+
+
+def test_no_lung_is_said_so(tmp_path):
+    hu = np.full((40, 40, 40), -1000.0, np.float32)
+    hu[10:30, 10:30] = 40
+    hu[18:22, 18:22] = 400
+    write_nifti(tmp_path / "leg.nii.gz", hu, np.diag([3.0, 3, 3, 1]))
+    with pytest.raises(InputError, match=r"leg\.nii\.gz: no lung"):
+        segment_file(tmp_path / "leg.nii.gz", tmp_path / "seg.nii.gz")
+
+
+def test_the_output_must_be_nifti(tmp_path):
+    with pytest.raises(InputError, match=r"nii\.gz"):
+        segment_file("ct.nii.gz", tmp_path / "seg.png")
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SLA", "PIR"])
+def test_any_stored_axes_come_out_in_the_chest_frame(axcodes):
+    """One bright voxel to the patient's left, at the back and low; voxels of three different sizes."""
+    hu = np.full((5, 6, 7), -1000.0, np.float32)
+    hu[0, 0, 1], hu[2, 2, 2] = 500.0, np.nan
+    lpi = nibabel.Nifti1Image(hu[::-1, ::-1, ::-1], np.diag([-1.0, -2.0, -3.0, 1.0]))
+    stored = nibabel.io_orientation(lpi.affine)
+    turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt(axcodes))
+    other = lpi.as_reoriented(turn)
+    turned, spacing = in_chest_axes(CTVolume(np.asarray(other.dataobj, dtype=np.float32), other.affine, {}))
+    np.testing.assert_array_equal(turned, np.nan_to_num(hu[::-1, ::-1, ::-1], nan=-1024.0))
+    np.testing.assert_allclose(spacing, [1.0, 2.0, 3.0])
+    assert tuple(np.argwhere(turned == 500.0)[0]) == (4, 5, 5)

@@ -1,0 +1,136 @@
+"""DICOM SEG and SR of a DICOM CT: the regions where the NIfTI label map has them, on the images they refer to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom, save_nifti
+
+from xrecon_bundle.files import InputError
+from xrecon_bundle.io.volume import LPS_TO_RAS
+from xrecon_bundle.segmentation.labels import REGIONS
+from xrecon_bundle.workflows.segment import segment_file
+
+pytest.importorskip("highdicom")
+from xrecon_bundle.workflows.segment import segment_dicom
+
+SHAPE = (50, 30, 36)
+AFFINE = phantom_affine(10.0, SHAPE)
+
+
+def by_hu(hu: np.ndarray, spacing) -> np.ndarray:
+    """A stand-in for PTX-Seg that looks at HU alone: the lungs by side, the dense ball as the left-sided air."""
+    labels = np.zeros(hu.shape, np.uint8)
+    half = hu.shape[0] // 2
+    labels[:half][hu[:half] == -850] = REGIONS["right_lung"]
+    labels[half:][hu[half:] == -850] = REGIONS["left_lung"]
+    labels[hu == 1000] = REGIONS["left_pneumothorax"]
+    return labels
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> Path:
+    """A CT series whose files are in an order that means nothing, with one image twice, and another series."""
+    slices = dicom_slices(phantom(AFFINE, SHAPE), AFFINE)
+    folder = save_dicom(tmp_path / "ct", slices)
+    slices[7].save_as(folder / "copy.dcm")
+    save_dicom(folder / "scout", dicom_slices(phantom(AFFINE, SHAPE), AFFINE)[:3])
+    return folder
+
+
+def place_of(seg: pydicom.Dataset, label: int) -> set[tuple[int, ...]]:
+    """Voxels of one segment, in the patient (RAS+, whole mm)."""
+    points = []
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, dtype=float)
+    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == label:
+            position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+            i, j = np.nonzero(pixels)
+            points.append(position + j[:, None] * row * spacing[1] + i[:, None] * column * spacing[0])
+    ras = np.concatenate(points) @ LPS_TO_RAS[:3, :3]
+    return {tuple(point) for point in np.rint(ras).astype(int)}
+
+
+def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:
+    nifti = save_nifti(tmp_path / "ct.nii.gz", phantom(AFFINE, SHAPE), AFFINE)
+    expected = segment_file(nifti, tmp_path / "labels.nii.gz", by_hu)
+    statistics = segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    for side in ("right", "left", "total"):
+        assert statistics[side] == pytest.approx(expected[side])
+    image = nibabel.load(tmp_path / "labels.nii.gz")
+    seg = pydicom.dcmread(tmp_path / "labels.dcm")
+    for region in ("right_lung", "left_lung", "left_pneumothorax"):
+        voxels = np.argwhere(np.asarray(image.dataobj) == REGIONS[region])
+        places = nibabel.affines.apply_affine(image.affine, voxels)
+        assert place_of(seg, REGIONS[region]) == {tuple(point) for point in np.rint(places).astype(int)}
+
+
+def test_it_belongs_to_the_patient_the_study_and_the_images(ct, tmp_path) -> None:
+    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    seg, report = (pydicom.dcmread(tmp_path / name) for name in ("labels.dcm", "labels.sr.dcm"))
+    images = [pydicom.dcmread(path) for path in ct.glob("*.dcm")]
+    for derived in (seg, report):
+        assert derived.PatientID == images[0].PatientID
+        assert derived.StudyInstanceUID == images[0].StudyInstanceUID
+        assert "NOT FOR DIAGNOSIS" in derived.SeriesDescription
+    assert seg.FrameOfReferenceUID == images[0].FrameOfReferenceUID
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referenced == {image.SOPInstanceUID for image in images}
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == list(REGIONS)
+    kinds = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in seg.SegmentSequence]
+    assert [kind.CodeMeaning for kind in kinds] == ["Lung", "Lung", "Pneumothorax", "Pneumothorax"]
+    sides = [kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning for kind in kinds]
+    assert sides == ["Right", "Left", "Right", "Left"]
+
+
+def test_the_report_says_what_the_json_says(ct, tmp_path) -> None:
+    from highdicom.sr import srread
+
+    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    statistics = json.loads((tmp_path / "labels.json").read_text())
+    groups = srread(tmp_path / "labels.sr.dcm").content.get_volumetric_roi_measurement_groups()
+    found = {
+        group.tracking_identifier: {item.name.meaning: item.value for item in group.get_measurements()}
+        for group in groups
+    }
+    for region in REGIONS:
+        side, kind = region.split("_")
+        assert found[region]["Volume"] == pytest.approx(statistics[side][f"{kind}_ml"], abs=1e-3)
+    density = found["left_lung"]["Attenuation Coefficient"]
+    assert density == pytest.approx(statistics["left"]["mean_lung_hu"], abs=1e-3)
+
+
+REFUSED = {
+    "a NIfTI": ("ct.nii.gz", "labels.dcm", "no folder"),
+    "no CT": ("empty", "labels.dcm", "no CT series"),
+    "a name that is no DICOM file's": ("ct", "labels.nii.gz", "end in .dcm"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_segmented_leaves_nothing(name, ct, tmp_path) -> None:
+    save_nifti(tmp_path / "ct.nii.gz", phantom(AFFINE, SHAPE), AFFINE)
+    (tmp_path / "empty").mkdir()
+    before = set(tmp_path.rglob("*"))
+    source, output, message = REFUSED[name]
+    with pytest.raises(InputError, match=message):
+        segment_dicom(tmp_path / source, tmp_path / output, by_hu)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (Debian package dicom3tools)")
+def test_dciodvfy_finds_no_error(ct, tmp_path) -> None:
+    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    for name, kind in (("labels.dcm", "Segmentation"), ("labels.sr.dcm", "Comprehensive3DSR")):
+        result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True, check=False)
+        assert kind in result.stderr
+        assert "Error" not in result.stderr

@@ -1,0 +1,1 @@
+"""Dataset folders: CTs and radiographs found, prepared, listed; synthetic cohorts; open CTs."""

@@ -1,0 +1,154 @@
+"""Find every CT below a folder, and say which patient it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ..files import InputError, find_files
+from ..io.dicom import Series, choose_series, is_dicom, scan_dicom
+from ..io.itk_header import read_header
+from ..io.readers import FILE_SUFFIXES, ITK_SUFFIXES, has_suffix
+
+LIDC_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
+_UID = re.compile(r"^\d+(\.\d+){4,}$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A CT to prepare. Paths are relative to the folder that was searched, with forward slashes.
+
+    Attributes:
+        name: of the case: the path made fit for a folder's name.
+        patient: cases of one patient never part; see :func:`find_sources`.
+        path: the file, or the folder of the DICOM series.
+        files: every file with its content.
+        series: SeriesInstanceUID, for DICOM.
+    """
+
+    name: str
+    patient: str
+    path: str
+    files: tuple[str, ...]
+    series: str | None = None
+
+
+def find_sources(
+    folder: Path, skip: Path | None = None, patient_pattern: str | None = None
+) -> tuple[list[Source], list[dict[str, str]]]:
+    """Every CT below ``folder``, sorted by name, and what is none: ``{"source": path, "reason": why}``.
+
+    Volumes are taken by their suffix. DICOM files are grouped by study; of each study the series that
+    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case. Files of other kinds are passed over. Links are
+    followed, see :func:`xrecon_bundle.files.find_files`; what cannot be read is listed.
+
+    The patient is, in this order: what ``patient_pattern`` finds in the path (its first group, if it has one), the
+    LIDC-IDRI number in the path, a hash of DICOM's PatientID (the identifier itself is not written anywhere), the first
+    folder below what all sources have in common, the file's name.
+
+    Args:
+        folder: where to look, sub-folders included; hidden ones are passed over.
+        skip: a folder to pass over (the output).
+        patient_pattern: regular expression.
+
+    Raises:
+        InputError: the folder is missing or holds no CT file at all.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder that holds your CTs")
+    files, problems = find_files(folder, skip)
+    excluded = [{"source": _relative(path, folder), "reason": reason} for path, reason in problems.items()]
+    sources, dicom = [], []
+    for path in files:
+        if has_suffix(path, FILE_SUFFIXES):
+            sources.append(Source("", "", _relative(path, folder), _volume_files(path, folder)))
+        elif is_dicom(path):
+            dicom.append(path)
+    studies = defaultdict(list)
+    for series in scan_dicom(dicom):
+        studies[series.study].append(series)
+    patient_ids = {}
+    for series in studies.values():
+        try:
+            chosen = choose_series(series)
+        except InputError as error:
+            excluded.append({"source": _common_folder(series, folder), "reason": str(error)})
+            continue
+        files = tuple(_relative(path, folder) for path in chosen.files())
+        sources.append(Source("", "", _common_folder([chosen], folder), files, chosen.uid))
+        patient_ids[chosen.uid] = chosen.patient
+    if not sources and not excluded:
+        raise InputError(f"{folder}: no CT in this folder; give DICOM files or {', '.join(FILE_SUFFIXES)}")
+    common = os.path.commonpath([PurePosixPath(source.files[0]).parent for source in sources] or ["."])
+    sources = [
+        replace(source, patient=_patient(source, patient_ids.get(source.series, ""), common, patient_pattern))
+        for source in sources
+    ]
+    return sorted(_named(sources, folder), key=lambda source: source.name), sorted(
+        excluded, key=lambda item: item["source"]
+    )
+
+
+def _volume_files(path: Path, folder: Path) -> tuple[str, ...]:
+    """The file itself and those with its voxels, where its header names some."""
+    voxels: tuple[Path, ...] = ()
+    if has_suffix(path, ITK_SUFFIXES):
+        with suppress(InputError):  # read_ct will say it
+            voxels = read_header(path).voxel_files
+    return tuple(_relative(file, folder) for file in [path, *voxels] if file == path or file.is_file())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _common_folder(series: Iterable[Series], folder: Path) -> str:
+    files = [path for item in series for path in item.files()]
+    return _relative(Path(os.path.commonpath([path.parent for path in files])), folder) if files else "."
+
+
+def _patient(source: Source, patient_id: str, common: str, pattern: str | None) -> str:
+    if pattern:
+        found = re.search(pattern, source.files[0])
+        if not found:
+            raise InputError(
+                f"{source.files[0]}: the patient pattern {pattern!r} finds nothing in this path; correct it"
+            )
+        return found[1] if found.groups() else found[0]
+    if found := LIDC_PATIENT.search(source.files[0]) or LIDC_PATIENT.fullmatch(patient_id):
+        return found[0]
+    if patient_id:
+        return "id-" + hashlib.sha256(patient_id.encode()).hexdigest()[:12]
+    parts = PurePosixPath(os.path.relpath(source.path, common)).parts
+    return parts[0] if len(parts) > 1 else _without_suffix(source.path)
+
+
+def _named(sources: list[Source], folder: Path) -> list[Source]:
+    names = {source: _slug(source, folder) for source in sources}
+    taken = Counter(names.values())
+    result = []
+    for source, name in names.items():
+        if taken[name] > 1:
+            key = f"{source.path}/{source.series}"
+            name = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        result.append(replace(source, name=name))
+    return result
+
+
+def _slug(source: Source, folder: Path) -> str:
+    path = source.path if source.series else _without_suffix(source.path)
+    parts = [part for part in PurePosixPath(path).parts if not _UID.match(part)] or [folder.resolve().name]
+    return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")[:100] or "case"
+
+
+def _without_suffix(path: str) -> str:
+    for suffix in sorted(FILE_SUFFIXES, key=len, reverse=True):
+        if path.lower().endswith(suffix):
+            return path[: -len(suffix)]
+    return path

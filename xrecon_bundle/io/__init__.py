@@ -1,0 +1,1 @@
+"""Files to arrays and back: chest CTs, radiographs, DICOM out."""

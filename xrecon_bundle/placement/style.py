@@ -1,0 +1,49 @@
+"""Bring the grey scale of real radiographs nearer to that of simulated ones."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import torch
+from skimage.exposure import equalize_adapthist, match_histograms
+from torch import Tensor
+
+from ..files import InputError
+from ..frame import radiograph_to_unit
+
+
+def normalise_style(image: Tensor, style: str) -> Tensor:
+    """Undo what a manufacturer's tone curve did to the grey levels of a radiograph pair.
+
+    Args:
+        image: ``(2, U, V)``, any grey scale, bright is dense.
+        style: ``"clahe"``: contrast-limited adaptive histogram equalisation (Zuiderveld 1994), which evens out the
+            contrast from place to place; or the path of a biplanar NIfTI ``(U, V, 2)``, as the ``radiographs.nii.gz``
+            of a training case: each view's histogram becomes that of the same view there.
+
+    Returns:
+        ``(2, U, V)`` float32 in [0, 1].
+
+    Raises:
+        InputError: ``style`` is neither.
+    """
+    unit = np.asarray(radiograph_to_unit(image.numpy()))
+    if style == "clahe":
+        matched = [equalize_adapthist(view) for view in unit]
+    else:
+        reference = np.asarray(radiograph_to_unit(_reference(style)))
+        matched = [match_histograms(view, wanted) for view, wanted in zip(unit, reference, strict=True)]
+    return torch.from_numpy(np.stack(matched).astype(np.float32))
+
+
+def _reference(path: str) -> np.ndarray:
+    try:
+        views = np.asarray(nibabel.load(path, mmap=False).dataobj, dtype=np.float32)
+    except Exception as error:  # missing, or not NIfTI, or damaged: nibabel, gzip and zlib each raise their own
+        raise InputError(
+            f"style '{path}' is neither 'clahe' nor a radiograph pair that can be read ({error}); "
+            "give the radiographs.nii.gz of a simulated case"
+        ) from error
+    if views.ndim != 3 or views.shape[-1] != 2:
+        raise InputError(f"{path} has shape {views.shape}; style needs a radiograph pair (U, V, 2)")
+    return np.moveaxis(views, -1, 0)

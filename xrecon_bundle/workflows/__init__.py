@@ -1,0 +1,1 @@
+"""What a user runs: reconstruct, segment, evaluate, simulate."""
