@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +91,7 @@ class XReconGenerator(nn.Module):
         self.encoders = nn.ModuleList(
             DenseEncoder(stem_channels, tuple(stage_layers), growth_rate, bottleneck) for _ in views
         )
-        *skip_channels, pooled = self.encoders[0].channels
+        *skip_channels, pooled = cast(DenseEncoder, self.encoders[0]).channels
         self.bases = nn.ModuleList(Base(pooled, decoder_channels[0], size, base_grid or size, dropout) for _ in views)
         scales = zip(decoder_channels, decoder_channels[1:], reversed(skip_channels), strict=False)
         self.scales = nn.ModuleList(
@@ -125,12 +126,13 @@ class XReconGenerator(nn.Module):
     def _stream(self, image: Tensor) -> Tensor:
         """The same for one sample without gradients, see :mod:`xrecon_bundle.networks.streaming`."""
         radiographs = image[:, self.input_channels].split(1, dim=1)
-        features = [encoder.precise(of_view) for encoder, of_view in zip(self.encoders, radiographs, strict=True)]
+        encoders = cast(list[DenseEncoder], self.encoders)
+        features = [encoder.precise(of_view) for encoder, of_view in zip(encoders, radiographs, strict=True)]
         x = self._base(features)
         volumes = [Volume(x)] if self.fusion else [Volume(part) for part in x.chunk(self.views, dim=1)]
         volume: Tensor | None = None
         for scale in self.scales:
-            volumes, rendered = stream_scale(scale, volumes, [of_view.pop() for of_view in features])
+            volumes, rendered = stream_scale(cast(Scale, scale), volumes, [of_view.pop() for of_view in features])
             if rendered is not None:
                 volume = render(volume, rendered) if self.fusion else rendered
         return self.act(volume).to(image.dtype)
