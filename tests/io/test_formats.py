@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,11 +14,12 @@ import itk
 import nibabel
 import numpy as np
 import pytest
-from chest_phantom import phantom, phantom_affine, save_nifti
+from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom, save_nifti
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xrecon_bundle.datasets.prepare import prepare
+from xrecon_bundle.datasets.sources import find_sources
 from xrecon_bundle.files import InputError, write_nifti
 from xrecon_bundle.io.hdf5 import read_hdf5, write_hdf5
 from xrecon_bundle.io.readers import read_ct
@@ -394,3 +396,90 @@ def test_damage_within_compressed_voxels_is_refused(damage, suffix, tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(InputError, match="damaged"):
         read_ct(path)
+
+
+# Cohorts
+
+CHANGED = {
+    "mhd, a space in the raw file's name": "my ct.raw",
+    "mhd, a list of raw files": "b.raw",
+    "mhd, a pattern of raw files": "s020.raw",
+    "nhdr, a space in the raw file's name": "my ct.raw",
+    "nhdr, a list of raw files": "sub/b.raw",
+    "nhdr, a pattern of raw files": "s036.raw",
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_voxel_file_is_another_source(name, tmp_path):
+    header = READ[name](tmp_path)
+    (source,), _ = find_sources(tmp_path)
+    assert source.path == header.name
+    assert {*source.files} == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert CHANGED[name] in source.files
+
+
+def test_a_case_is_made_again_when_its_voxels_change(tmp_path):
+    fine, shape = phantom_affine() @ np.diag([1.0, 1, -1, 1]), (100, 60, 72)
+    fine[2, 3] -= 5 * 71
+    hu = phantom(fine, shape)
+    image = itk.image_from_array(np.ascontiguousarray(hu.transpose(2, 1, 0)))
+    image.SetSpacing([5.0] * 3)
+    image.SetOrigin((LPS @ fine)[:3, 3])
+    (tmp_path / "cts").mkdir()
+    itk.imwrite(image, str(tmp_path / "cts" / "my ct.mhd"))
+
+    def run() -> tuple[int, int]:
+        summary = prepare(tmp_path / "cts", tmp_path / "out", 32, workers=1)
+        return summary.prepared, summary.reused
+
+    assert run() == (1, 0)
+    assert run() == (0, 1)
+    hu[:, :, 30:40] = np.where(hu[:, :, 30:40] == 50, 80, hu[:, :, 30:40])
+    (tmp_path / "cts" / "my ct.raw").write_bytes(np.ascontiguousarray(hu.transpose(2, 1, 0)).tobytes())
+    assert run() == (1, 0)
+
+
+@pytest.mark.parametrize("data", ["../secret.raw", "/etc/passwd", "LIST\nct.raw\n../secret.raw", "../s%03d.raw 1 36 1"])
+def test_a_header_cannot_reach_outside_its_folder(data, tmp_path):
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "secret.raw").write_bytes(HU.tobytes())
+    itk_file("mhd", ("^ElementDataFile.*", f"ElementDataFile = {data}"))(tmp_path / "cohort")
+    (source,), _ = find_sources(tmp_path / "cohort")
+    assert source.files == ("ct.mhd",)
+    with pytest.raises(InputError, match="outside its folder"):
+        prepare(tmp_path / "cohort", tmp_path / "out", 32, workers=1)
+
+
+def test_linked_patients_are_prepared_and_no_link_vanishes(tmp_path):
+    """Patients elsewhere, linked as folder and as file; a folder linked twice; links in a ring and to nothing."""
+    fine = phantom_affine()
+    for number, place in enumerate(["cohort/ann", "disk/bob", "disk/cyd"]):
+        moved = fine.copy()
+        moved[0, 3] += number
+        (tmp_path / place).mkdir(parents=True)
+        save_nifti(tmp_path / place / "ct.nii.gz", phantom(fine), moved)
+    links = {
+        "bob": "disk/bob",
+        "bob2": "disk/bob",
+        "ring": "cohort",
+        "lost": "nowhere",
+        "cyd.nii.gz": "disk/cyd/ct.nii.gz",
+    }
+    for name, target in links.items():
+        (tmp_path / "cohort" / name).symlink_to(tmp_path / target)
+    summary = prepare(tmp_path / "cohort", tmp_path / "out", 32, workers=1)
+    manifest = json.loads(summary.manifest.read_text())
+    assert {case["source"] for case in manifest["cases"]} == {"ann/ct.nii.gz", "bob/ct.nii.gz", "cyd.nii.gz"}
+    assert {case["patient"] for case in manifest["cases"]} == {"ann", "bob", "cyd"}
+    reasons = {item["source"]: item["reason"] for item in manifest["exclusions"]}
+    assert set(reasons) == {"bob2", "ring", "lost"}
+    assert reasons["bob2"] == "read already as bob, to which a link leads"
+    assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_a_dicom_folder_behind_a_link_is_read(tmp_path):
+    save_dicom(tmp_path / "disk" / "series", dicom_slices(HU, AFFINE))
+    (tmp_path / "patient").mkdir()
+    (tmp_path / "patient" / "series").symlink_to(tmp_path / "disk" / "series")
+    np.testing.assert_array_equal(read_ct(tmp_path / "patient").hu, HU)
