@@ -42,7 +42,7 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
         # Folders before links, so that a folder is read under its own name where it has one.
         place = places.pop() if places else links.pop(0)
         real = os.path.realpath(place)
-        if real in skipped:
+        if real in skipped and place != folder:
             continue
         if real in read:
             problems[place] = f"read already as {os.path.relpath(read[real], folder)}, to which a link leads"

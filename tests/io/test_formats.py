@@ -171,15 +171,13 @@ def test_what_says_where_it_is_is_read_as_it_is(name, tmp_path):
 
 def test_a_gantry_tilt_is_no_contradiction(tmp_path):
     """A qform cannot be sheared: what nibabel (and we) write, and what keeps the directions within the slice."""
-    within = AFFINE.copy()
-    within[:3, 2] = np.cross(AFFINE[:3, 0], AFFINE[:3, 1]) / 10
-    within *= np.sign(np.linalg.det(within) * np.linalg.det(SHEARED))
     np.testing.assert_allclose(read_ct(nifti(affine=SHEARED)(tmp_path)).affine, SHEARED, atol=1e-3)
     quatern = nibabel.Nifti1Header()
     quatern.set_qform(AFFINE, 1)
     quaternion = {f"quatern_{letter}": quatern[f"quatern_{letter}"] for letter in "bcd"}
-    path = nifti(fields(**quaternion), SHEARED)(tmp_path)
-    np.testing.assert_allclose(read_ct(path).affine, SHEARED, atol=1e-3)
+    for spacing in ((10, 10, np.linalg.norm(SHEARED[:3, 2])), (10, 10, 10)):  # along the slices' stack; between planes
+        path = nifti(fields(**quaternion, pixdim=spacing), SHEARED)(tmp_path)
+        np.testing.assert_allclose(read_ct(path).affine, SHEARED, atol=1e-3)
 
 
 def turned(degrees: float) -> np.ndarray:
@@ -310,6 +308,12 @@ def test_the_published_hdf5_is_one_case_whichever_command_reads_it(cube, tmp_pat
     np.testing.assert_array_equal(first.get_fdata(), second.get_fdata())
     np.testing.assert_array_equal(first.affine, second.affine)
     np.testing.assert_array_equal(first.get_fdata(), off_centre)
+
+
+def test_a_hdf5_with_padding_below_air_is_read(cube, tmp_path):
+    padded = np.where(np.arange(40) < 3, -2000, cube.T + 1024)
+    expected = np.where(np.arange(40)[:, None, None] < 3, -1024, cube)
+    np.testing.assert_array_equal(read_hdf5(hdf5(tmp_path, padded)).ct, expected)
 
 
 HDF5_REFUSED = {
@@ -476,6 +480,15 @@ def test_linked_patients_are_prepared_and_no_link_vanishes(tmp_path):
     assert set(reasons) == {"bob2", "ring", "lost"}
     assert reasons["bob2"] == "read already as bob, to which a link leads"
     assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_names_of_cases_are_short_in_bytes(tmp_path):
+    for name in ("肺" * 80, "肺" * 81):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ct.nii").touch()
+    sources, _ = find_sources(tmp_path)
+    assert len({source.name for source in sources}) == 2
+    assert max(len(source.name.encode()) for source in sources) < 120
 
 
 def test_a_dicom_folder_behind_a_link_is_read(tmp_path):

@@ -144,7 +144,8 @@ def _named(sources: list[Source], folder: Path) -> list[Source]:
 def _slug(source: Source, folder: Path) -> str:
     path = source.path if source.series else _without_suffix(source.path)
     parts = [part for part in PurePosixPath(path).parts if not _UID.match(part)] or [folder.resolve().name]
-    return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")[:100] or "case"
+    slug = re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")
+    return slug.encode()[:100].decode(errors="ignore") or "case"  # bytes: a file system counts them
 
 
 def _without_suffix(path: str) -> str:

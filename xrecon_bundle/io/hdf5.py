@@ -6,6 +6,9 @@ The format has no geometry. Its axes run as the chest frame's do, transposed; it
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import h5py
@@ -18,6 +21,7 @@ from .volume import check_hu
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 DATASETS = ("ct", "xray1", "xray2")
+MOST_MEMORY = 3 * 2**29  # bytes; the largest cube takes half of it
 LARGEST_CUBE, LARGEST_IMAGE = 512, 4096  # what claims more is damaged
 
 
@@ -37,7 +41,7 @@ def read_hdf5(path: str | os.PathLike) -> PublishedCase:
             HU + 1024.
     """
     try:
-        with h5py.File(path) as file:
+        with _bounded_memory(), h5py.File(path) as file:
             datasets = [file[name] for name in DATASETS]
             if any(item.file.filename != file.filename or item.is_virtual or item.external for item in datasets):
                 raise InputError(f"{path}: its data lie in other files; make the file again with all in it")
@@ -50,15 +54,36 @@ def read_hdf5(path: str | os.PathLike) -> PublishedCase:
     if not (np.isfinite(pa).all() and np.isfinite(lateral).all()):
         raise InputError(f"{path}: xray1 or xray2 has values that are NaN or infinite; make the file again")
     hu = ct.transpose(2, 1, 0) - frame.HU_OFFSET
-    low = np.nanmin(ct) if np.isfinite(ct).any() else 0
-    if low < -500:
-        raise InputError(f"{path}: ct goes down to {low:g}, as HU do; this format has HU + 1024: add 1024")
     try:
         check_hu(hu)
     except InputError as error:
-        raise InputError(f"{path}: {error}; in this format ct is HU + 1024") from error
+        in_hu = np.mean(ct < -500) > 0.05
+        remedy = "ct seems to be in HU: add 1024" if in_hu else "in this format ct is HU + 1024"
+        raise InputError(f"{path}: {error}; {remedy}") from error
     hu = np.nan_to_num(hu, nan=frame.AIR_HU).clip(frame.AIR_HU, np.iinfo(np.int16).max)
     return PublishedCase(np.rint(hu).astype(np.int16), np.stack([pa.T, lateral.T]), frame.cube_affine(ct.shape[0]))
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """On Linux, let this process take no more than :data:`MOST_MEMORY` beyond what it has.
+
+    In a damaged object header libhdf5 goes round in a circle and takes memory until the system ends the process.
+    """
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = int(pages.read_text().split()[0]) * resource.getpagesize() + MOST_MEMORY
+    if before[0] == resource.RLIM_INFINITY or wanted < before[0]:
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _check_shapes(path: str | os.PathLike, ct: tuple[int, ...], pa: tuple[int, ...], lateral: tuple[int, ...]) -> None:

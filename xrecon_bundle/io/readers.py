@@ -135,11 +135,12 @@ def _nifti_affine(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) -> n
     affine = np.diag([scale, scale, scale, 1.0]) @ image.affine
     check_affine(affine)
     edges, found = scale * np.asarray(header["pixdim"][1:4], dtype=float), np.linalg.norm(affine[:3, :3], axis=0)
+    between = 1 / np.linalg.norm(np.linalg.inv(affine[:3, :3]), axis=1)  # planes, which is less where axes are sheared
     if not (edges > 0).all():
         raise InputError(
             f"the header gives a voxel size (pixdim) of {_millimetres(edges)}; convert the CT from DICOM again"
         )
-    if not np.allclose(found, edges, rtol=SAME_SIZE, atol=0):
+    if not (np.isclose(found, edges, SAME_SIZE, 0) | np.isclose(between, edges, SAME_SIZE, 0)).all():
         raise InputError(
             f"sform and pixdim contradict each other (voxels of {_millimetres(found)} and of {_millimetres(edges)}), "
             "so the size of the lungs is unknown; convert the CT from DICOM again"
@@ -147,10 +148,11 @@ def _nifti_affine(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) -> n
     if sform and qform:
         other = image.header.get_qform()
         axes = ["".join(nibabel.aff2axcodes(each)) for each in (affine, other)]
-        if _turned(affine, other) > SAME_DIRECTION_DEGREES:
+        turned = _turned(affine, other)
+        if turned > SAME_DIRECTION_DEGREES:
             raise InputError(
-                f"sform and qform contradict each other (axes {axes[0]} and {axes[1]}, turned by "
-                f"{_turned(affine, other):.0f} degrees); convert the CT from DICOM again"
+                f"sform and qform contradict each other ({axes[0]} and {axes[1]}, turned by {turned:.0f} degrees), "
+                "so left and right are unknown; convert the CT from DICOM again"
             )
     return affine
 
