@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from xrecon_bundle.files import atomic_path, write_json, write_nifti
+from xrecon_bundle.files import InputError, atomic_path, check_writable, find_files, write_json, write_nifti
 from xrecon_bundle.frame import cube_affine
 
 
@@ -76,3 +77,100 @@ def test_a_sheared_affine_has_no_qform_and_itk_refuses_it_rather_than_misplace_i
     np.testing.assert_allclose(image.affine, affine, atol=1e-5)
     with pytest.raises(RuntimeError, match="orthonormal"):
         SimpleITK.ReadImage(tmp_path / "v.nii.gz")
+
+
+def below(folder: Path) -> tuple[list[str], dict[str, str]]:
+    found, problems = find_files(folder)
+    return (
+        [path.relative_to(folder).as_posix() for path in found],
+        {path.relative_to(folder).as_posix(): reason for path, reason in problems.items()},
+    )
+
+
+def test_links_are_followed_once_and_nothing_vanishes(tmp_path: Path) -> None:
+    """Links to a folder outside, twice; to one inside; to their own parents; to nothing; to files."""
+    folder, outside = tmp_path / "cohort", tmp_path / "archive"
+    for path in (folder / "ann" / "a.nii", outside / "bob" / "b.nii", outside / "cyd" / "deep" / "c.nii"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (folder / ".hidden").touch()
+    (outside / "bob" / "self").symlink_to(outside / "bob")
+    links = {
+        "an_alias": folder / "ann",
+        "bob": outside / "bob",
+        "bob again": outside / "bob",
+        "cyd": outside / "cyd" / "deep",
+        "everything": tmp_path,
+        "here": folder,
+        "lost": tmp_path / "gone",
+        "ring": folder / "ring",
+        "z.nii": outside / "bob" / "b.nii",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    os.mkfifo(folder / "pipe.nii.gz")
+    found, problems = below(folder)
+    assert found == ["ann/a.nii", "bob/b.nii", "cyd/c.nii", "z.nii"]
+    assert set(problems) == {
+        *("an_alias", "bob again", "bob/self", "everything", "here", "lost", "pipe.nii.gz", "ring"),
+    }
+    assert problems["an_alias"] == "read already as ann, to which a link leads"
+    assert problems["bob again"] == "read already as bob, to which a link leads"
+    assert "holds this one" in problems["everything"]
+    assert problems["lost"] == problems["ring"] == "a link to nothing"
+    assert problems["pipe.nii.gz"] == "neither a file nor a folder"
+
+
+def test_the_folder_to_skip_is_skipped_through_a_link_too(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").touch()
+    (tmp_path / "link").symlink_to("out")
+    assert find_files(tmp_path, tmp_path / "out") == ([], {})
+
+
+UNWRITABLE = {
+    "a parent that is a file": ("file/x.nii.gz", {}, "is no folder"),
+    "a grandparent that is a file": ("file/x/y/z.nii.gz", {}, "is no folder"),
+    "a parent that is a device": ("/dev/null/x", {}, "is no folder"),
+    "a device": ("/dev/null", {}, "neither a file nor a folder"),
+    "a parent that is a link to nothing": ("link/x.nii.gz", {}, "is no folder"),
+    "where nothing can be made": ("/proc/x.nii.gz", {}, "cannot be written: /proc"),
+    "a long name": (f"{'x' * 250}.nii.gz", {}, "too long"),
+    "a long name in bytes": (f"{'肺' * 90}.nii.gz", {}, "too long"),
+    "a long name of a folder on the way": (f"{'x' * 250}/x.nii.gz", {}, "too long"),
+    "a folder in the place of a file": ("folder", {}, "is a folder"),
+    "a file in the place of a folder": ("file", {"folder": True}, "is a file"),
+    "what is read": ("file", {"sources": ["folder/../file"]}, "is what is read"),
+    "no name": ("", {}, "is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_what_cannot_be_written_is_refused_beforehand(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("gone")
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+    path, options, reason = UNWRITABLE[name]
+    with pytest.raises(InputError, match=reason) as error:
+        check_writable(path, **options)
+    assert ";" in str(error.value)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    for options in ({}, {"folder": True}):
+        with pytest.raises(InputError, match="Permission denied"):
+            check_writable(tmp_path / "locked" / "new" / "ct.nii.gz", **options)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("new/deep/ct.nii.gz", False), ("file", False), ("folder", True)])
+def test_what_can_be_written_is_left_as_it_is(name: str, folder: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    check_writable(tmp_path / name, folder=folder)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old"

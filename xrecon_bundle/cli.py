@@ -15,7 +15,7 @@ from typing import Any
 import fire
 from fire import decorators
 
-from .files import InputError, to_json
+from .files import InputError, check_writable, to_json
 
 PACKAGE = Path(__file__).parent
 # In the bundle the weights lie beside the package, in an installed wheel within it.
@@ -106,6 +106,7 @@ def reconstruct_folder(
     from .workflows import reconstruct_folder as batch
     from .workflows.reconstruct import Reconstructor
 
+    check_writable(Path(output) / batch.SUMMARY)
     reconstructor = Reconstructor(
         model,
         spatial_size,
@@ -234,6 +235,7 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     from .networks.published import convert_state, read_published, unused_entries
     from .networks.weights import save_weights
 
+    check_writable(output, sources=[checkpoint])
     state = read_published(checkpoint, spatial_size)
     for reason, names in unused_entries(state).items():
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")

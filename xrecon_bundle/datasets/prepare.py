@@ -16,7 +16,7 @@ import numpy as np
 from skimage.transform import resize
 
 from .. import __version__, frame
-from ..files import InputError, file_sha256, write_json
+from ..files import InputError, check_writable, file_sha256, write_json
 from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
 from ..io.readers import has_suffix, named, read_ct, read_dicom
 from ..placement.standardize import resize_cube, standardize_ct
@@ -71,10 +71,12 @@ def prepare(
             :func:`xrecon_bundle.datasets.sources.find_sources`.
 
     Raises:
-        InputError: no CT below the folder, none of them usable, the cluster cannot be reached, or a worker was killed.
+        InputError: no CT below the folder, none of them usable, nothing can be written to ``output_dir``, the cluster
+            cannot be reached, or a worker was killed.
     """
     check_size(spatial_size)
     root, output = Path(ct_folder).resolve(), Path(output_dir).resolve()
+    check_writable(output / MANIFEST)
     sources, excluded = find_sources(root, output, patient_pattern)
     for leftover in output.glob(".*.partial"):
         shutil.rmtree(leftover)

@@ -79,7 +79,8 @@ class Traits(NamedTuple):
 class Slice:
     """One image of a series: a file, or a frame of a multi-frame file. Millimetres in DICOM's LPS axes.
 
-    ``spacing`` has two numbers, ``position`` three, ``orientation`` six, as in the header. ``rescale`` is slope and intercept, None where the header has none.
+    ``spacing`` has two numbers, ``position`` three, ``orientation`` six, as in the header. ``rescale`` is slope and
+    intercept, None where the header has none.
     """
 
     path: Path

@@ -12,11 +12,10 @@ import torch
 from monai.data import MetaTensor
 
 from .. import __version__
-from ..datasets.cases import file_sha256
 from ..datasets.radiograph_pairs import read_biplanar
-from ..files import InputError, to_json, write_json, write_nifti
+from ..files import InputError, check_writable, file_sha256, to_json, write_json, write_nifti
 from ..frame import AIR_HU, HU_SPAN, cube_affine, grid_centre, radiograph_to_unit, unit_to_hu
-from ..io.dicom_write import read_source, write_ct_series
+from ..io.dicom_write import check_new_folder, read_source, write_ct_series
 from ..networks import XReconGenerator
 from ..networks.weights import load_generator
 from ..placement.radiographs import load_radiograph_pair
@@ -183,6 +182,11 @@ def reconstruct_files(
     """
     output = Path(output)
     check_output(output, output_format)
+    check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
+    if output_format == "nifti":
+        check_writable(report_path(output, output_format), sources=(pa, lateral))
+    else:
+        check_new_folder(output)
     result = Reconstructor(model, spatial_size, **loading)((pa, lateral))
     write_reconstruction(result, output, output_format)
     return result.report
