@@ -128,7 +128,7 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
     unit = torch.where(torch.isnan(unit), generator.unknown, unit)
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        volume = generator(unit[None].to(device))[0, 0].cpu()
+        volume = generator(unit[None].to(device))[0, 0].detach().cpu()
     return np.rint(unit_to_hu(volume.clip(0, 1)).clip(AIR_HU, AIR_HU + HU_SPAN).numpy()).astype(np.int16)
 
 
