@@ -71,8 +71,8 @@ def read_header(path: Path) -> VolumeHeader:
 
 def check_voxels(path: Path, header: VolumeHeader, shape: tuple[int, ...], voxel_bytes: int) -> None:
     """Raise :class:`InputError` where a MetaImage's files do not hold all voxels, which ITK would leave unset."""
-    if path.name.lower().endswith(NRRD_SUFFIXES):  # there ITK looks itself
-        return
+    if path.name.lower().endswith(NRRD_SUFFIXES) or header.fields.get("BinaryData", "True")[:1] in "Ff0":
+        return  # there ITK looks itself
     files, data = header.voxel_files or (path,), header.fields["ElementDataFile"].split()
     listed = data[0] == "LIST"
     if (listed and data[1:] not in ([], [str(len(shape) - 1)])) or (
@@ -83,7 +83,6 @@ def check_voxels(path: Path, header: VolumeHeader, shape: tuple[int, ...], voxel
             "convert it again"
         )
     wanted = math.prod(shape) * voxel_bytes // len(files)
-    text = header.fields.get("BinaryData", "True")[:1] in "Ff0"
     compressed = header.fields.get("CompressedData", "False")[:1] in "Tt1"
     for file in files:
         start = 0 if header.voxel_files else header.size
@@ -91,8 +90,6 @@ def check_voxels(path: Path, header: VolumeHeader, shape: tuple[int, ...], voxel
             found = 0
         elif compressed:
             found = _unpacked(file, start, wanted)
-        elif text:
-            found = len(file.read_bytes()[start:].split()) * voxel_bytes
         else:
             found = file.stat().st_size - start
         if found < wanted:
