@@ -118,7 +118,15 @@ def split_raw(*names: str, data: str, suffix: str = "mhd") -> Build:
     return build
 
 
-ONE_A_SLICE = [f"s {number:03d}.raw".replace(" ", "") for number in range(1, SHAPE[2] + 1)]
+def voxels_as_text(folder: Path) -> Path:
+    """A MetaImage whose voxels are written as numbers; the last one is missing."""
+    path = itk_file("mhd", ("^BinaryData = True", "BinaryData = False"))(folder)
+    (folder / "ct.raw").write_text(" ".join(map(str, HU.transpose(2, 1, 0).ravel()[:-1])))
+    return path
+
+
+ONE_A_SLICE = [f"s{number:03d}.raw" for number in range(1, SHAPE[2] + 1)]
+SPACED = [f"sub/slice {number}.raw" for number in range(1, SHAPE[2] + 1)]
 READ = {
     "nifti": nifti(),
     "nifti, only sform": nifti(fields(qform_code=0)),
@@ -139,7 +147,8 @@ READ = {
     "mha, the matrix called Rotation": itk_file("mha", ("^TransformMatrix", "Rotation")),
     "mhd": itk_file("mhd"),
     "mhd, a space in the raw file's name": itk_file("mhd", name="my ct"),
-    "mhd, a list of raw files": split_raw("a 1.raw", "b.raw", data="LIST 3\na 1.raw\nb.raw"),
+    "mhd, a list of raw files": split_raw(*ONE_A_SLICE, data="\n".join(["LIST", *ONE_A_SLICE])),
+    "mhd, a list with spaces in the names": split_raw(*SPACED, data="\n".join(["LIST 2", *SPACED])),
     "mhd, a pattern of raw files": split_raw(*ONE_A_SLICE, data=f"s%03d.raw 1 {SHAPE[2]} 1"),
     "nrrd": itk_file("nrrd"),
     "nrrd, compressed": itk_file("nrrd", compression=True),
@@ -238,9 +247,22 @@ REFUSED = {
         "slope",
     ),
     "mhd, a short raw file in a list": (
-        lambda folder: shorten(split_raw("a.raw", "b.raw", data="LIST 3\na.raw\nb.raw")(folder), "b.raw"),
+        lambda folder: shorten(READ["mhd, a list of raw files"](folder), "s020.raw"),
+        "s020.raw holds 2998 of 3000",
+    ),
+    "mhd, a short raw file in a pattern": (
+        lambda folder: shorten(READ["mhd, a pattern of raw files"](folder), "s036.raw"),
+        "s036.raw holds 2998 of 3000",
+    ),
+    "mhd, a list of volumes": (split_raw("a.raw", "b.raw", data="LIST 3\na.raw\nb.raw"), "one a slice"),
+    "mhd, a list too short": (split_raw(*ONE_A_SLICE, data="\n".join(["LIST", *ONE_A_SLICE[:-1]])), "names 35 files"),
+    "mhd, a pattern too short": (split_raw(*ONE_A_SLICE, data="s%03d.raw 1 35 1"), "names 35 files"),
+    "mhd, a pattern without numbers": (split_raw(*ONE_A_SLICE, data="s%03d.raw"), "pattern"),
+    "nhdr, a list too short": (
+        split_raw(*ONE_A_SLICE, data="\n".join(["LIST 2", *ONE_A_SLICE[:-1]]), suffix="nhdr"),
         "damaged",
     ),
+    "mhd, voxels as text, too few": (voxels_as_text, "damaged"),
     "mhd, a short raw file": (lambda folder: shorten(itk_file("mhd")(folder), "ct.raw"), "damaged"),
     "nhdr, a short raw file": (lambda folder: shorten(itk_file("nhdr")(folder), "ct.raw"), "damaged"),
     "mhd, a raw file outside": (itk_file("mhd", ("^ElementDataFile.*", "ElementDataFile = ../ct.raw")), "outside"),
@@ -406,7 +428,8 @@ def test_damage_within_compressed_voxels_is_refused(damage, suffix, tmp_path):
 
 CHANGED = {
     "mhd, a space in the raw file's name": "my ct.raw",
-    "mhd, a list of raw files": "b.raw",
+    "mhd, a list of raw files": "s020.raw",
+    "mhd, a list with spaces in the names": "sub/slice 20.raw",
     "mhd, a pattern of raw files": "s020.raw",
     "nhdr, a space in the raw file's name": "my ct.raw",
     "nhdr, a list of raw files": "sub/b.raw",

@@ -17,8 +17,10 @@ from ..anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
 from ..anatomy.pseudo_patients import make_pseudo_patient
 from ..anatomy.thorax import synthesize_thorax
 from ..files import InputError, write_json
+from ..fingerprint import code_fingerprint
 from ..placement.standardize import resize_cube
 from .cases import FRACTIONS, MANIFEST, SOURCE, split_cases, write_case
+from .prepare import ROOMS
 from .store import Outcome, make_or_reuse, run_cases
 
 OCCUPANCY = (0.03, 0.9)
@@ -117,7 +119,6 @@ class _Recipe(Protocol):
     spatial_size: int
     seed: int
     pneumothorax_fraction: float
-    version: ClassVar[int]  # raise it when the same seed would give other files; finished cases are then made again
     made_by: ClassVar[str]
 
     def key(self, number: int) -> dict[str, Any]: ...
@@ -130,7 +131,6 @@ class _SyntheticPatients:
     spatial_size: int
     seed: int
     pneumothorax_fraction: float
-    version: ClassVar[int] = 1
     made_by: ClassVar[str] = "write_synthetic_cohort"
 
     def key(self, number: int) -> dict[str, Any]:
@@ -155,7 +155,6 @@ class _PseudoPatients:
     pneumothorax_fraction: float
     ct: np.ndarray
     labels: np.ndarray
-    version: ClassVar[int] = 1
     made_by: ClassVar[str] = "write_pseudo_cohort"
 
     def key(self, number: int) -> dict[str, Any]:
@@ -220,4 +219,8 @@ def _make_patient(output: Path, recipe: _Recipe, number: int) -> Outcome:
 
 
 def _settings(recipe: _Recipe) -> dict[str, Any]:
-    return {"recipe": recipe.version, "spatial_size": recipe.spatial_size, "edge_mm": frame.EDGE_MM}
+    return {
+        "code": code_fingerprint("anatomy", "segmentation", *ROOMS),
+        "spatial_size": recipe.spatial_size,
+        "edge_mm": frame.EDGE_MM,
+    }

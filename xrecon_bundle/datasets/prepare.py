@@ -17,6 +17,7 @@ from skimage.transform import resize
 
 from .. import __version__, frame
 from ..files import InputError, check_writable, file_sha256, write_json
+from ..fingerprint import code_fingerprint
 from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
 from ..io.readers import has_suffix, named, read_ct, read_dicom
 from ..placement.standardize import resize_cube, standardize_ct
@@ -24,7 +25,8 @@ from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, split_cases, write_c
 from .sources import Source, find_sources
 from .store import Outcome, make_or_reuse, run_cases
 
-RECIPE = 2  # raise it when the same CT would give other files; finished cases are then made again
+# What a case is made by: where this code has changed, finished cases are made again.
+ROOMS = ("frame", "files", "io", "placement", "projection", "datasets")
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
 
 
 def _settings(spatial_size: int) -> dict[str, Any]:
-    return {"recipe": RECIPE, "spatial_size": spatial_size, "edge_mm": frame.EDGE_MM}
+    return {"code": code_fingerprint(*ROOMS), "spatial_size": spatial_size, "edge_mm": frame.EDGE_MM}
 
 
 def _remove_case(folder: Path) -> None:

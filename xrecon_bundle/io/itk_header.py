@@ -6,6 +6,7 @@ MetaImage: https://itk.org/Wiki/ITK/MetaIO/Documentation. NRRD: https://teem.sou
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zlib
@@ -19,6 +20,7 @@ from ..files import InputError
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 LONGEST_HEADER = 2**20
+MOST_FILES = 100_000
 AGAIN = "convert the CT from DICOM again"
 # NRRD's names of spaces with anatomical axes, as ITK knows them; "scanner-xyz" and "3D-right-handed" have none.
 ANATOMICAL_SPACES = {
@@ -67,30 +69,44 @@ def read_header(path: Path) -> VolumeHeader:
     return VolumeHeader(fields, _voxel_files(path, data, rest) if data else (), size)
 
 
-def check_voxels(path: Path, header: VolumeHeader, promised: int) -> None:
-    """Raise :class:`InputError` where a MetaImage does not hold the bytes promised; ITK would leave voxels unset."""
-    if path.name.lower().endswith(NRRD_SUFFIXES) or header.fields.get("BinaryData", "True")[:1] not in "Tt1":
-        return
+def check_voxels(path: Path, header: VolumeHeader, shape: tuple[int, ...], voxel_bytes: int) -> None:
+    """Raise :class:`InputError` where a MetaImage's files do not hold all voxels, which ITK would leave unset."""
+    if path.name.lower().endswith(NRRD_SUFFIXES) or header.fields.get("BinaryData", "True")[:1] in "Ff0":
+        return  # there ITK looks itself
+    files, data = header.voxel_files or (path,), header.fields["ElementDataFile"].split()
+    listed = data[0] == "LIST"
+    if (listed and data[1:] not in ([], [str(len(shape) - 1)])) or (
+        (listed or "%" in data[0]) and len(files) != shape[-1]
+    ):
+        raise InputError(
+            f"the header names {len(files)} files ({' '.join(data)}) for {shape[-1]} slices, and one a slice is read; "
+            "convert it again"
+        )
+    wanted = math.prod(shape) * voxel_bytes // len(files)
     compressed = header.fields.get("CompressedData", "False")[:1] in "Tt1"
-    if not compressed:
-        found = sum(file.stat().st_size for file in header.voxel_files if file.is_file())
-        found = found if header.voxel_files else path.stat().st_size - header.size
-        if found < promised:
-            raise InputError(f"damaged (the voxels have {found} bytes of {promised}); copy or convert it again")
-        return
-    found = 0
+    for file in files:
+        start = 0 if header.voxel_files else header.size
+        if not file.is_file():
+            found = 0
+        elif compressed:
+            found = _unpacked(file, start, wanted)
+        else:
+            found = file.stat().st_size - start
+        if found < wanted:
+            raise InputError(
+                f"damaged ({file.name} holds {max(found, 0)} of {wanted} bytes of voxels, or cannot be unpacked); "
+                "copy or convert it again"
+            )
+
+
+def _unpacked(file: Path, start: int, wanted: int) -> int:
+    """How many bytes a zlib or gzip stream unpacks to; -1 where it is damaged or goes on beyond ``wanted``."""
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
-        for file in header.voxel_files or [path]:
-            content = file.read_bytes()[0 if header.voxel_files else header.size :]
-            unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
-            found += len(unpack.decompress(content, promised - found + 1))
-            if not unpack.eof:
-                found = -1
-                break
+        found = len(unpack.decompress(file.read_bytes()[start:], wanted + 1))
     except (OSError, zlib.error):
-        found = -1
-    if found != promised:
-        raise InputError("damaged (the voxels cannot be unpacked); copy or convert it again")
+        return -1
+    return found if unpack.eof else -1
 
 
 def millimetres(path: Path, header: VolumeHeader) -> float:
@@ -146,14 +162,17 @@ def _voxel_files(path: Path, data: str, rest: list[str]) -> tuple[Path, ...]:
         return tuple(_inside(path, line.strip()) for line in rest if line.strip() and "\0" not in line)
     if "%" not in data:
         return (_inside(path, data),)
-    parts = re.fullmatch(r"([^%]*)%\d*[di]([^%]*)", words[0])
-    if parts is None:
-        raise InputError(f"the header's pattern of file names, {words[0]!r}, has no number like %03d; convert it again")
-    folder = _inside(path, words[0]).parent
-    name = re.compile(re.escape(os.path.basename(parts[1])) + r"\s*-?\d+" + re.escape(parts[2]))
-    if "/" in parts[2] or not folder.is_dir():
-        return (_inside(path, words[0]),)
-    return tuple(sorted(found for found in folder.iterdir() if name.fullmatch(found.name)))
+    numbers = words[1:4]
+    if not re.fullmatch(r"[^%]*%\d*[di][^%]*", words[0]) or not re.fullmatch(
+        r"(\d{1,9} ){3}", " ".join([*numbers, ""])
+    ):
+        raise InputError(
+            f"the header's pattern of file names, {data!r}, is not like 'slice%03d.raw 1 40 1'; convert it again"
+        )
+    first, last, step = map(int, numbers)
+    if step <= 0 or not 0 <= last - first < MOST_FILES:
+        raise InputError(f"the header's pattern of file names, {data!r}, stands for no files; convert it again")
+    return tuple(_inside(path, words[0] % number) for number in range(first, last + 1, step))
 
 
 def _inside(path: Path, name: str) -> Path:

@@ -233,7 +233,7 @@ def _itk_image(path: Path, header: VolumeHeader) -> itk.Image[itk.F, 3]:
     shape = tuple(information.GetDimensions(axis) for axis in range(information.GetNumberOfDimensions()))
     _check_shape(shape)
     _check_bytes(shape, information.GetComponentSize(), [path, *header.voxel_files])
-    check_voxels(path, header, math.prod(shape) * information.GetComponentSize())
+    check_voxels(path, header, shape, information.GetComponentSize())
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path))
     reader.Update()
     return reader.GetOutput()
