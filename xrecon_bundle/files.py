@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .frame import is_sheared
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
+
+
+LONGEST_NAME = 240  # bytes; file systems take 255, and what is not finished has a longer name than the result
 
 
 def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None) -> tuple[list[Path], dict[Path, str]]:
@@ -40,7 +44,7 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
         # Folders before links, so that a folder is read under its own name where it has one.
         place = places.pop() if places else links.pop(0)
         real = os.path.realpath(place)
-        if real in skipped:
+        if real in skipped and place != folder:
             continue
         if real in read:
             problems[place] = f"read already as {os.path.relpath(read[real], folder)}, to which a link leads"
@@ -70,6 +74,39 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
     return sorted(found), problems
 
 
+def check_writable(path: str | os.PathLike, folder: bool = False, sources: Iterable[str | os.PathLike] = ()) -> None:
+    """Raise :class:`InputError` unless ``path`` can be written; to call before the work begins. Leaves nothing there.
+
+    Args:
+        path: the file to write; its folder need not exist.
+        folder: ``path`` is to be a folder.
+        sources: what is read; ``path`` must not be one of them.
+    """
+    path = Path(path)
+    for name in path.parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise InputError(
+                f"{path}: a name of {len(os.fsencode(name))} bytes is too long, {LONGEST_NAME} are allowed; "
+                "give a shorter one"
+            )
+    if folder and os.path.lexists(path) and not path.is_dir():
+        raise InputError(f"{path} is a file, and a folder is to be written; give another name")
+    if not folder and path.is_dir():
+        raise InputError(f"{path} is a folder, and a file is to be written; give a file's name")
+    if not folder and path.exists() and not path.is_file():
+        raise InputError(f"{path} is neither a file nor a folder; give another name")
+    if any(path.exists() and Path(source).exists() and path.samefile(source) for source in sources):
+        raise InputError(f"{path} is what is read, and would be overwritten; give another name for the output")
+    parent = next(place for place in path.absolute().parents if os.path.lexists(place))
+    if not parent.is_dir():
+        raise InputError(f"{path} cannot be written: {parent} is no folder; give another place")
+    for place in [parent, path] if folder and path.is_dir() else [parent]:
+        try:
+            tempfile.TemporaryDirectory(dir=place, prefix=".writable.").cleanup()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {place}: {error.strerror}; give another place") from error
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` with the same suffixes; rename it to ``path`` when the block succeeds.
@@ -82,6 +119,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(content: Any) -> str:

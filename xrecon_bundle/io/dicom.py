@@ -14,7 +14,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from ..files import InputError
-from .dicom_headers import Series, Slice, is_dicom, one_line, read_dataset, scan_dicom
+from .dicom_headers import Series, Slice, is_dicom, number, one_line, read_dataset, scan_dicom
 from .dicom_stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
 from .pixels import stored_pixels
 from .volume import LPS_TO_RAS, CTVolume
@@ -52,7 +52,7 @@ def choose_series(found: Sequence[Series], uid: str | None = None) -> Series:
             if best.localizers
             else "colour pictures"
             if best.colour
-            else "images without position, orientation or pixel spacing"
+            else "images without position, orientation or pixel spacing, or with a damaged rescale"
             if best.unusable
             else "a single slice"
         )
@@ -171,7 +171,7 @@ def _evenly(hu: np.ndarray, heights: np.ndarray, remarks: Remarks) -> tuple[np.n
 
 def _read_hu(slices: Sequence[Slice]) -> np.ndarray:
     """Slices ``(K, rows, columns)`` in HU, float32, padding as air."""
-    hu: np.ndarray | None = None
+    hu = np.empty((0, *slices[0].shape), np.float32)
     wanted = defaultdict(list)
     for index, part in enumerate(slices):
         wanted[part.path].append((index, part))
@@ -180,7 +180,7 @@ def _read_hu(slices: Sequence[Slice]) -> np.ndarray:
             dataset = read_dataset(path)
             stored = _stored(dataset, slices[0].shape)
             padding = _padding(dataset)
-            if hu is None:  # now, so that a damaged size asks for no memory
+            if not len(hu):  # only now, so that a damaged size asks for no memory
                 hu = np.empty((len(slices), *slices[0].shape), np.float32)
             for index, part in parts:
                 slope, intercept = part.rescale
@@ -207,12 +207,11 @@ def _stored(dataset: Dataset, shape: tuple[int, int]) -> np.ndarray:
 
 def _padding(dataset: Dataset) -> tuple[float, float] | None:
     """Lowest and highest stored value that stands for "no image here"."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or value == "":
+    value, limit = (number(dataset.get(f"PixelPadding{name}"), strict=False) for name in ("Value", "RangeLimit"))
+    if value is None:
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((float(value), float(value if limit is None or limit == "" else limit)))
-    return low, high
+    limit = value if limit is None else limit
+    return min(value, limit), max(value, limit)
 
 
 def _names(files: Sequence[Path]) -> str:

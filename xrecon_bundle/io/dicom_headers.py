@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pydicom.valuerep import VR
 
 HEADER_TAGS = [
@@ -56,6 +57,7 @@ PROJECTIONS = {
     *("VRT", "VR", "VOLUME_RENDER", "SSD", "SURFACE_RENDER", "CURVED_MPR", "SUBTRACTION", "PERFUSION", "SCREEN SAVE"),
 }
 PROJECTION_WORDS = {"MIP", "MIPS", "MINIP", "VRT"}  # in a description
+DICOM_ROOT = "1.2.840.10008."
 CT_CLASSES = "1.2.840.10008.5.1.4.1.1.2"  # CT Image Storage, and with a suffix its enhanced kinds
 
 
@@ -77,7 +79,8 @@ class Traits(NamedTuple):
 class Slice:
     """One image of a series: a file, or a frame of a multi-frame file. Millimetres in DICOM's LPS axes.
 
-    ``rescale`` is slope and intercept, None where the header has none.
+    ``spacing`` has two numbers, ``position`` three, ``orientation`` six, as in the header. ``rescale`` is slope and
+    intercept, None where the header has none.
     """
 
     path: Path
@@ -85,9 +88,9 @@ class Slice:
     uid: str
     number: int
     shape: tuple[int, int]
-    spacing: tuple[float, float]
-    position: tuple[float, float, float]
-    orientation: tuple[float, float, float, float, float, float]
+    spacing: tuple[float, ...]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
     rescale: tuple[float | None, float | None]
     original: bool
     projection: bool
@@ -205,20 +208,17 @@ def _begins_as_data_set(head: bytes) -> bool:
 def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> None:
     """Add the images of a file to their series; a file without image is passed over, one that lost it is an error."""
     if "Rows" not in header:
-        kind = _text(header.get("SOPClassUID")) or _text(header.file_meta.get("MediaStorageSOPClassUID"))
-        if not kind or kind.startswith(CT_CLASSES):
+        if _should_have_image(header):
             raise ValueError("the header is cut off or damaged")
         return
-    uid, study, patient = (
-        _text(header.get(f"{name}")) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID")
-    )
+    uid, study, patient = (_text(header.get(name)) for name in ("SeriesInstanceUID", "StudyInstanceUID", "PatientID"))
     modality = _text(header.get("Modality"))
     key = (uid, study, patient, modality, *(() if uid and (study or patient) else (str(path.parent),)))
     if not uid:
         key = (*key, _text(header.get("SeriesNumber")))
     description = " ".join(filter(None, (_text(header.get(tag)) for tag in ("SeriesDescription", "BodyPartExamined"))))
     kinds = _words(header.get("ImageType"))
-    colour = int(_number(header.get("SamplesPerPixel")) or 1) != 1
+    colour = int(number(header.get("SamplesPerPixel")) or 1) != 1
     slices: list[Slice] | None = None
     if not colour and "LOCALIZER" not in kinds:
         try:
@@ -236,6 +236,15 @@ def _add(found: dict[tuple[str, ...], Series], path: Path, header: Dataset) -> N
         series.slices += slices
 
 
+def _should_have_image(header: Dataset) -> bool:
+    """Whether a header without image is damaged: a CT's, or of no kind that there is."""
+    if _text(header.file_meta.get("MediaStorageSOPClassUID")) == MediaStorageDirectoryStorage:
+        return False
+    kind = UID(_text(header.get("SOPClassUID")))
+    unknown = kind.startswith(DICOM_ROOT) and kind.name == kind
+    return not kind or kind.startswith(CT_CLASSES) or unknown
+
+
 def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
     """Each image of a file.
 
@@ -246,7 +255,7 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
     if header.get("PerFrameFunctionalGroupsSequence"):
         frames = list(header.PerFrameFunctionalGroupsSequence)
         shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    if len(frames) != (_number(header.get("NumberOfFrames")) or 1):
+    if len(frames) != (number(header.get("NumberOfFrames")) or 1):
         raise ValueError("frames without position")
     common = [*_groups(shared), header]
     for index, frame in enumerate(frames):
@@ -263,12 +272,12 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
             path=path,
             frame=index,
             uid=_text(header.get("SOPInstanceUID")),
-            number=int(_number(header.get("InstanceNumber"), strict=False) or 0),
+            number=int(number(header.get("InstanceNumber"), strict=False) or 0),
             shape=(int(header.Rows), int(header.Columns)),
             spacing=_numbers(value("PixelSpacing"), 2),
             position=_numbers(value("ImagePositionPatient"), 3),
             orientation=_numbers(value("ImageOrientationPatient"), 6),
-            rescale=(_number(value("RescaleSlope")), _number(value("RescaleIntercept"))),
+            rescale=(number(value("RescaleSlope")), number(value("RescaleIntercept"))),
             original=not kinds & {"DERIVED", "SECONDARY"},
             projection=bool(kinds & PROJECTIONS or set(re.split(r"[\W_]+", description.upper())) & PROJECTION_WORDS),
             traits=Traits(
@@ -341,7 +350,7 @@ def _words(value: Any) -> set[str]:
     return {word for one in values for word in (one.strip(), *one.split()) if word}
 
 
-def _number(value: Any, strict: bool = True) -> float | None:
+def number(value: Any, strict: bool = True) -> float | None:
     """A header's one number, None where it is empty. Several that are equal count as one.
 
     Raises:

@@ -124,14 +124,27 @@ def _one_pass(slices: list[Slice], remarks: Remarks) -> list[Slice]:
         if not fitting:
             continue
         value = min(fitting, key=lambda value: _preference(fitting[value]))
+        chosen = fitting[value]
+        if len(whole) == 1:
+            chosen = chosen + _where_missing(chosen, slices)
         rest = ", ".join(str(other) or "none" for other in groups if other != value)
         called = name.replace("_", " ")
-        remarks.warn(
-            f"the series holds the body more than once: {len(slices) - len(fitting[value])} images of {called} "
-            f"{_short(rest)} left out, {called} {value or 'none'} taken"
-        )
-        slices = fitting[value]
+        if len(chosen) < len(slices):
+            remarks.warn(
+                f"the series holds the body more than once: {len(slices) - len(chosen)} images of {called} "
+                f"{_short(rest)} left out, {called} {value or 'none'} taken"
+            )
+        slices = chosen
     return slices
+
+
+def _where_missing(chosen: Sequence[Slice], slices: Sequence[Slice]) -> list[Slice]:
+    """Images that stand where the chosen ones have none: of one volume, with a header that says something else."""
+    own = places_of(heights_of(chosen))
+    step = float(np.median(np.diff(own)))
+    ids = {(part.path, part.frame) for part in chosen}
+    rest = [part for part in slices if (part.path, part.frame) not in ids]
+    return [part for part in rest if np.abs(own - np.dot(part.position, chosen[0].normal)).min() > 0.75 * step]
 
 
 def _by_trait(slices: Sequence[Slice], name: str) -> dict[str, list[Slice]]:
@@ -176,8 +189,11 @@ def _one_at_a_place(slices: list[Slice], remarks: Remarks) -> list[Slice]:
     heights = heights_of(slices)
     place = np.searchsorted(places_of(heights), heights, side="right")
     at: dict[int, list[Slice]] = defaultdict(list)
-    for part, index in sorted(zip(slices, place, strict=True), key=lambda pair: (pair[1], _order(pair[0]))):
-        at[int(index)].append(part)
+    for index, _, _, part in sorted(  # of passes a little apart whose numbers are the same, always the lower one
+        zip(place.tolist(), [part.number for part in slices], heights, slices, strict=True),
+        key=lambda entry: (*entry[:3], _order(entry[3])),
+    ):
+        at[index].append(part)
     doubles = [(first, other) for first, *more in at.values() for other in more]
     if doubles:
         text = f"{len(doubles)} images at positions already taken left out"

@@ -97,8 +97,7 @@ def write_ct_series(
         ValueError: the affine's axes are not at right angles.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} exists already; give a new folder for the DICOM series")
+    check_new_folder(folder)
     template = _series(hu.shape, sources, description, derivation)
     slices = _slices(template, np.asarray(hu), np.asarray(affine, dtype=float))
     with atomic_path(folder) as temporary:
@@ -108,6 +107,12 @@ def write_ct_series(
         for name, text in extra:
             (temporary / name).write_text(text)
     return [folder / f"{number:04d}.dcm" for number in range(1, len(slices) + 1)]
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise :class:`InputError` where a series' ``folder`` is there and has something in it."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} exists already; give a new folder for the DICOM series")
 
 
 def _series(shape: tuple[int, ...], sources: Sequence[Dataset], description: str, derivation: str) -> Dataset:

@@ -14,15 +14,16 @@ from matplotlib.lines import Line2D
 from monai.data import MetaTensor
 from pydicom.dataset import Dataset
 
-from ..files import InputError, atomic_path, write_json, write_nifti
+from ..files import InputError, atomic_path, check_writable, write_json, write_nifti
 from ..frame import AXCODES, voxel_spacing
 from ..io.dicom import volume_slices
-from ..io.dicom_headers import Series, read_dataset
+from ..io.dicom_headers import Series, one_line, read_dataset
 from ..io.dicom_seg import require_highdicom, write_segmentation
 from ..io.readers import dicom_files, named, read_ct, read_series
 from ..io.volume import CTVolume
 from ..segmentation.labels import COLOURS, REGIONS, WINDOW_HU
 from ..segmentation.measures import measure_pneumothorax
+from ..segmentation.plausibility import volume_warnings
 from ..segmentation.ptxseg import PTXSeg, Segmenter
 from ..transforms.segmentation import PTXSegd
 
@@ -51,12 +52,17 @@ def segment_file(
         known of the CT (``format``; of DICOM the series that was read, and ``other_series``) and ``warnings``.
 
     Raises:
-        InputError: the CT cannot be read, shows no lung, or the output's name does not end in .nii or .nii.gz.
+        InputError: the CT cannot be read, shows no lung, or the output cannot be written or does not end in .nii or
+            .nii.gz.
     """
     output_path = Path(output_path)
     suffix = next((end for end in (".nii.gz", ".nii") if output_path.name.endswith(end)), None)
     if suffix is None:
         raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
+    statistics_path = output_path.parent / "statistics.json"
+    picture_path = output_path.with_name(output_path.name.removesuffix(suffix) + ".png")
+    for path in (output_path, statistics_path, picture_path):
+        check_writable(path, sources=[ct_path])
     ptxseg = PTXSeg(segmenter, weights)
     ct = read_ct(ct_path, series)
     hu, spacing = in_chest_axes(ct)
@@ -71,11 +77,12 @@ def segment_file(
         "labels": REGIONS,
         **measure_pneumothorax(labels, hu, spacing),
     }
+    statistics["warnings"] += volume_warnings(statistics)
     chest, stored = nibabel.orientations.axcodes2ornt(AXCODES), nibabel.io_orientation(ct.affine)
     back = nibabel.orientations.ornt_transform(chest, stored)
     write_nifti(output_path, nibabel.orientations.apply_orientation(labels, back), ct.affine)
-    write_json(output_path.parent / "statistics.json", statistics)
-    with atomic_path(output_path.with_name(output_path.name.removesuffix(suffix) + ".png")) as temporary:
+    write_json(statistics_path, statistics)
+    with atomic_path(picture_path) as temporary:
         draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     return statistics
 
@@ -150,7 +157,7 @@ def segment_dicom(
         series: SeriesInstanceUID, where the folder has several.
 
     Returns:
-        the content of the ``.json``, as :func:`~.files.segment_file` describes it.
+        the content of the ``.json``, as :func:`segment_file` describes it.
 
     Raises:
         InputError: highdicom is not installed, the CT cannot be read, shows no lung, or the output's name does not end
@@ -160,10 +167,14 @@ def segment_dicom(
     require_highdicom()
     if output_path.suffix != ".dcm":
         raise InputError(f"{output_path}: a DICOM segmentation is one file; let the name end in .dcm")
+    for suffix in (".dcm", ".json", ".sr.dcm"):
+        check_writable(output_path.with_suffix(suffix))
     if not ct_path.is_dir():
         raise InputError(f"{ct_path} is no folder; a DICOM segmentation refers to a CT series: give its folder")
     with named(ct_path):
         chosen, ct = read_series(dicom_files(ct_path), series)
+        for suffix in (".dcm", ".sr.dcm"):
+            check_writable(output_path.with_suffix(suffix), sources=chosen.files())
         images = _images(chosen)
     tensor = MetaTensor(torch.from_numpy(np.nan_to_num(ct.hu, nan=-1024.0))[None], affine=torch.as_tensor(ct.affine))
     labels = PTXSegd("ct", "labels", segmenter, weights)({"ct": tensor})["labels"][0].numpy()
@@ -177,7 +188,16 @@ def segment_dicom(
         "labels": REGIONS,
         **measure_pneumothorax(labels, ct.hu, voxel_spacing(ct.affine)),
     }
-    write_segmentation(output_path, labels, ct.affine, images, statistics)
+    statistics["warnings"] += volume_warnings(statistics)
+    try:
+        write_segmentation(output_path, labels, ct.affine, images, statistics)
+    except InputError:
+        raise
+    except Exception as error:  # highdicom copies much of the headers, and raises what a damaged tag leads to
+        raise InputError(
+            f"{ct_path}: a DICOM segmentation cannot refer to these images ({one_line(error)}); "
+            "segment it with --format nifti"
+        ) from error
     write_json(output_path.with_suffix(".json"), statistics)
     return statistics
 

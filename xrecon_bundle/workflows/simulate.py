@@ -11,14 +11,19 @@ import numpy as np
 from .. import frame
 from ..datasets.cases import write_case
 from ..datasets.prepare import check_size, geometry
-from ..io.readers import named, read_ct
-from ..placement.standardize import standardize_ct
+from ..files import check_writable
+from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
+from ..io.readers import has_suffix, named, read_ct
+from ..placement.standardize import resize_cube, standardize_ct
 
 
 def simulate_case(
     ct_path: str | os.PathLike, output_dir: str | os.PathLike, spatial_size: int = 224, series: str | None = None
 ) -> dict[str, Any]:
     """Standardise one CT and write it with its two simulated radiographs into ``output_dir``.
+
+    The published HDF5 is in the chest frame and only changes its size, as in
+    :func:`xrecon_bundle.datasets.prepare.prepare`.
 
     Args:
         ct_path: see :func:`xrecon_bundle.io.readers.read_ct`.
@@ -31,18 +36,21 @@ def simulate_case(
         series that was read, ``other_series``, and ``notes`` and ``warnings`` on what was left out or put right.
 
     Raises:
-        InputError: the CT cannot be used. Nothing is written then.
+        InputError: the CT cannot be used, or nothing can be written there. Nothing is written then.
     """
     check_size(spatial_size)
-    volume = read_ct(ct_path, series)
-    with named(Path(ct_path)):
-        standard = standardize_ct(volume.hu, volume.affine, spatial_size)
+    check_writable(output_dir, folder=True)
+    ct_path = Path(ct_path)
+    if ct_path.is_file() and has_suffix(ct_path, HDF5_SUFFIXES):
+        published = read_hdf5(ct_path)
+        standard = resize_cube(published.ct, published.affine, spatial_size)
+        found = {"format": "HDF5", **geometry(published.ct.shape, published.affine)}
+    else:
+        volume = read_ct(ct_path, series)
+        with named(ct_path):
+            standard = standardize_ct(volume.hu, volume.affine, spatial_size)
+        found = {**volume.source, **geometry(volume.hu.shape, volume.affine)}
     centre = frame.grid_centre(standard.affine, standard.ct.shape)
-    record = {
-        "source": str(ct_path),
-        **volume.source,
-        **geometry(volume.hu.shape, volume.affine),
-        "centre_mm": np.round(centre, 3).tolist(),
-    }
+    record = {"source": str(ct_path), **found, "centre_mm": np.round(centre, 3).tolist()}
     write_case(output_dir, standard.ct, standard.affine, source=record)
     return record
