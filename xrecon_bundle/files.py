@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 
@@ -52,6 +51,8 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
     """Write ``array`` (its dtype is kept) as NIfTI with an RAS+ ``affine`` in mm, atomically."""
+    import nibabel
+
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
