@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from .frame import is_sheared
@@ -144,6 +143,8 @@ def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) 
     sform and qform agree. A qform cannot hold a sheared affine (gantry tilt), so then there is none: nibabel, FSL and
     others read the sform; ITK, which knows no shear, refuses the file instead of placing it wrongly.
     """
+    import nibabel
+
     image = nibabel.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)

@@ -27,7 +27,7 @@ from xrecon_bundle.files import InputError
 from xrecon_bundle.io.dicom_write import read_source, write_ct_series
 from xrecon_bundle.io.radiograph import read_radiograph
 from xrecon_bundle.io.radiograph_files import PNG_FIELD_OF_VIEW
-from xrecon_bundle.placement.radiographs import load_radiograph_pair
+from xrecon_bundle.placement.radiographs import place_pair
 
 ROWS, COLUMNS = 300, 240
 
@@ -142,8 +142,7 @@ def test_padding_that_covers_the_image_is_not_believed(tmp_path):
 def test_what_is_not_believed_reaches_the_pair(tmp_path):
     write_dicom(tmp_path / "pa.dcm", picture(4095), PixelSpacing=["0", "0"])
     write_dicom(tmp_path / "lateral.dcm", picture(4095)[::-1].copy(), **edges("Shutter", 5, 2, 1, 1))
-    image = load_radiograph_pair(tmp_path / "pa.dcm", tmp_path / "lateral.dcm", 32)
-    first, second = image.meta["warnings"].splitlines()
+    first, second = place_pair([tmp_path / "pa.dcm", tmp_path / "lateral.dcm"], 32).warnings
     assert first.startswith("PA: PixelSpacing")
     assert second.startswith("left lateral: the shutter's edges")
 

@@ -8,7 +8,6 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
-from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from .encoder import DenseEncoder
@@ -101,7 +100,7 @@ class XReconGenerator(nn.Module):
             for index, (coarser, channels, skip) in enumerate(scales)
         )
         self.act = nn.LeakyReLU(0.01)
-        self.apply(normal_init)
+        self.apply(_initialise)
         self.register_state_dict_post_hook(_say_size)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -177,3 +176,11 @@ def _say_size(
 ) -> None:
     """Keep the size with a state dict, in the metadata that PyTorch has for each module: the weights do not show it."""
     metadata["spatial_size"] = generator.spatial_size
+
+
+def _initialise(module: nn.Module) -> None:
+    """As the paper's release: weights normal(0, 0.02), biases 0."""
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

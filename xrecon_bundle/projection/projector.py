@@ -42,7 +42,6 @@ class Projector(nn.Module):
         self.geometry = geometry
         self.chunk = chunk
 
-    @torch.compiler.disable  # it would unroll the loop over slices; compiled models call it as it is
     def forward(
         self,
         volume: Float[Tensor, "b c x y z"],
@@ -63,6 +62,13 @@ class Projector(nn.Module):
         Raises:
             ValueError: shapes that do not fit, or a spacing that is not positive.
         """
+        if torch.compiler.is_compiling():  # it would unroll the loop over slices; compiled models call it as it is
+            return torch.compiler.disable(self._project)(volume, poses, spacing)
+        return self._project(volume, poses, spacing)
+
+    def _project(
+        self, volume: Tensor, poses: Tensor | None, spacing: float | tuple[float, float, float] | None
+    ) -> Tensor:
         volume = volume.to(torch.float64 if volume.dtype == torch.float64 else torch.float32)
         poses = volume.new_zeros(1, 1, 6) if poses is None else poses.to(volume)
         _check_shapes(volume, poses)
