@@ -187,7 +187,12 @@ def evaluate(pred: str, true: str) -> None:
 
 
 def segment(
-    ct: str, output: str, segmenter: str = "classical", weights: str | None = None, format: str = "nifti"
+    ct: str,
+    output: str,
+    segmenter: str = "classical",
+    weights: str | None = None,
+    format: str = "nifti",
+    explain: bool = False,
 ) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
@@ -198,16 +203,14 @@ def segment(
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
+        explain: say of each pocket of air why it counts as a pneumothorax or not.
     """
-    from .workflows.reconstruct import FORMATS
-    from .workflows.segment import segment_file
+    from .workflows.segment import in_words, segment_file
 
-    if format not in FORMATS:
-        raise InputError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
-    if format == "dicom":
-        from .workflows.segment import segment_dicom as segment_file
-
-    print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
+    statistics = segment_file(ct, output, segmenter=segmenter, weights=weights, output_format=format, explain=explain)
+    for line in in_words(statistics["pockets"]) if explain else []:
+        print(f"xrecon: {line}", file=sys.stderr)
+    print(to_json(statistics))
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:

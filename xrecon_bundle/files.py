@@ -8,10 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
+
+Format = Literal["nifti", "dicom"]  # what CTs and label maps are written as
+FORMATS: tuple[Format, Format] = ("nifti", "dicom")
 
 
 class InputError(ValueError):

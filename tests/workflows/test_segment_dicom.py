@@ -19,7 +19,6 @@ from xrecon_bundle.segmentation.labels import REGIONS
 from xrecon_bundle.workflows.segment import segment_file
 
 pytest.importorskip("highdicom")
-from xrecon_bundle.workflows.segment import segment_dicom
 
 SHAPE = (50, 30, 36)
 AFFINE = phantom_affine(10.0, SHAPE)
@@ -63,7 +62,7 @@ def place_of(seg: pydicom.Dataset, label: int) -> set[tuple[int, ...]]:
 def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:
     nifti = save_nifti(tmp_path / "ct.nii.gz", phantom(AFFINE, SHAPE), AFFINE)
     expected = segment_file(nifti, tmp_path / "labels.nii.gz", by_hu)
-    statistics = segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    statistics = segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     for side in ("right", "left", "total"):
         assert statistics[side] == pytest.approx(expected[side])
     image = nibabel.load(tmp_path / "labels.nii.gz")
@@ -75,7 +74,7 @@ def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:
 
 
 def test_it_belongs_to_the_patient_the_study_and_the_images(ct, tmp_path) -> None:
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     seg, report = (pydicom.dcmread(tmp_path / name) for name in ("labels.dcm", "labels.sr.dcm"))
     images = [pydicom.dcmread(path) for path in ct.glob("*.dcm")]
     for derived in (seg, report):
@@ -95,7 +94,7 @@ def test_it_belongs_to_the_patient_the_study_and_the_images(ct, tmp_path) -> Non
 def test_the_report_says_what_the_json_says(ct, tmp_path) -> None:
     from highdicom.sr import srread
 
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     statistics = json.loads((tmp_path / "labels.json").read_text())
     groups = srread(tmp_path / "labels.sr.dcm").content.get_volumetric_roi_measurement_groups()
     found = {
@@ -123,13 +122,13 @@ def test_what_cannot_be_segmented_leaves_nothing(name, ct, tmp_path) -> None:
     before = set(tmp_path.rglob("*"))
     source, output, message = REFUSED[name]
     with pytest.raises(InputError, match=message):
-        segment_dicom(tmp_path / source, tmp_path / output, by_hu)
+        segment_file(tmp_path / source, tmp_path / output, by_hu, output_format="dicom")
     assert set(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (Debian package dicom3tools)")
 def test_dciodvfy_finds_no_error(ct, tmp_path) -> None:
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     for name, kind in (("labels.dcm", "Segmentation"), ("labels.sr.dcm", "Comprehensive3DSR")):
         result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True, check=False)
         assert kind in result.stderr

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .parameters import PARAMETERS
+from .parameters import TISSUE
 
 
-def find_body(hu: np.ndarray, edge_hu: float = PARAMETERS.tissue.lung_edge) -> np.ndarray:
+def find_body(hu: np.ndarray, edge_hu: float = TISSUE.lung_edge) -> np.ndarray:
     """The largest part of a CT ``(X, Y, Z)`` denser than ``edge_hu``, filled: see :func:`filled_body`."""
     return filled_body(hu > edge_hu)
 

@@ -80,7 +80,9 @@ def _round_air(
         mask = parts[box] == part
         area = np.count_nonzero(mask) * pixel
         width, depth = mask.shape[0] * spacing[0], mask.shape[1] * spacing[1]
-        round_enough = max(width / depth, depth / width) < rules.airway_round and area > rules.airway_fill * width * depth
+        round_enough = (
+            max(width / depth, depth / width) < rules.airway_round and area > rules.airway_fill * width * depth
+        )
         distance = abs((box[0].start + box[0].stop - 1) / 2 - middle)
         if rules.airway_mm2[0] < area < rules.airway_mm2[1] and round_enough and distance < best_distance:
             best, best_distance = parts == part, distance
@@ -134,7 +136,9 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray, numbers:
     labels = np.where(reached, labels[tuple(nearest)], 0)
     index = np.arange(1, count + 1)
     smooth = ndimage.gaussian_filter(hu, rules.smooth_mm / spacing)
-    parenchyma = (smooth > tissue.parenchyma[0]) & (smooth < tissue.parenchyma[1]) & ndimage.binary_erosion(air, iterations=2)
+    parenchyma = (
+        (smooth > tissue.parenchyma[0]) & (smooth < tissue.parenchyma[1]) & ndimage.binary_erosion(air, iterations=2)
+    )
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
     lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
     like_lung = lung > rules.lung_share * sizes
@@ -209,9 +213,7 @@ def _split_sides(
     return sides
 
 
-def _dense_lung(
-    hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndarray, numbers: Parameters
-) -> np.ndarray:
+def _dense_lung(hu: np.ndarray, where: np.ndarray, edge: float, spacing: np.ndarray, numbers: Parameters) -> np.ndarray:
     """What is darker than fat when vessels are averaged in, and broader than an edge between air and soft tissue."""
     averaged = np.minimum(hu, numbers.tissue.fat)
     averaged = ndimage.gaussian_filter(averaged, numbers.cavities.dense_mm / spacing, truncate=2.0)

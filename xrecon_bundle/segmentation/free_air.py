@@ -108,9 +108,7 @@ def _to_the_edge(
     return found
 
 
-def edge_blur(
-    hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, numbers: Parameters = PARAMETERS
-) -> np.ndarray:
+def edge_blur(hu: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, numbers: Parameters = PARAMETERS) -> np.ndarray:
     """Gaussian sigma ``(3,)`` in mm of the CT's blur along each axis, whatever its voxels, from HU across the outline.
 
     Where the outline faces along z, thick slices blur it more than within a slice. Free air makes it look less.

@@ -61,7 +61,7 @@ def block_mean(volume: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
 
 
 def refine(volume: np.ndarray, parts: Sequence[int]) -> np.ndarray:
-    """Each voxel in ``parts`` parts along the axes, float32: linear between voxels' centres, constant beyond the last."""
+    """Each voxel in ``parts`` parts along the axes, float32: linear between their centres, constant beyond the last."""
     volume = np.asarray(volume, np.float32)
     for axis, size in enumerate(parts):
         if size > 1:

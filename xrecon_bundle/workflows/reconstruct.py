@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from .. import __version__
 from ..datasets.cases import file_sha256
 from ..datasets.radiograph_pairs import read_biplanar
-from ..files import InputError, to_json, write_json, write_nifti
+from ..files import FORMATS, Format, InputError, to_json, write_json, write_nifti
 from ..frame import AIR_HU, HU_SPAN, cube_affine, grid_centre, radiograph_to_unit, unit_to_hu
 from ..io.dicom_write import read_source, write_ct_series
 from ..networks import XReconGenerator
@@ -23,8 +23,6 @@ from ..placement.radiographs import load_radiograph_pair
 from ..quality import check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
 
-Format = Literal["nifti", "dicom"]
-FORMATS: tuple[Format, Format] = ("nifti", "dicom")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
 NOTICE = "Computed from two radiographs. Not for diagnosis."
