@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,29 @@ def test_what_lies_along_the_wall_is_pleural(name, pleural):
 def test_how_much_wall_is_enough(wall, thick, name, pleural):
     pocket = replace(measured(name), wall=wall, thickness_mm=thick)
     assert judge(pocket).kept is pleural
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "kept", "reason"),
+    [
+        ("crescent", {"volume_ml": 7.0}, False, "too small"),
+        ("crescent", {"thickness_mm": 2.0}, False, "too thin .*2.1 mm"),
+        ("crescent", {"thickness_mm": 2.9, "blur_mm": 3.0}, False, "too thin .*3.0 mm"),
+        ("bulla in the lung", {}, False, "inside the lung.*0% of its surface"),
+        ("bulla on the wall", {"thickness_mm": 12.0, "wall": 0.3}, False, "bulges into the lung"),
+        ("crescent", {"thickness_mm": 12.0}, True, "the lung bulges into it"),
+        ("cap", {"thickness_mm": 6.5, "step": 0.4}, False, "dark rim of a healthy lung"),
+        ("cap", {"thickness_mm": 3.0, "wall": 0.6}, False, "reaches .* mm deep.*chain of bullae"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.48}, True, "thin layer along the chest wall"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.42}, False, "too much lung around it.*46%"),
+        ("crescent", {"thickness_mm": 4.5, "wall": 0.42}, False, "deep below the chest wall"),
+        ("crescent", {"thickness_mm": 6.5, "wall": 0.42}, True, "crescent along the chest wall: 42%"),
+    ],
+)
+def test_each_verdict_says_why(name, changed, kept, reason):
+    verdict = judge(replace(measured(name), **changed))
+    assert verdict.kept is kept
+    assert re.search(reason, verdict.reason)
 
 
 @pytest.mark.parametrize("lung_hu", [-850.0, -600.0, -450.0], ids=["aerated", "half collapsed", "collapsed"])
