@@ -105,22 +105,22 @@ def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
 
 def make_cases() -> Iterator[Case]:
     """The CTs at :data:`STEP_MM`: healthy, with free air, with bullae and emphysema."""
-    hu, lungs, spacing = ptxseg.load_lidc()
-    yield Case("LIDC, healthy", *_coarse(hu, lungs, spacing))
+    lidc = ptxseg.load_lidc()
+    angiography = in_chest_axes(read_ct(fetch_open_ct("angiography", ".cache")))
+    hu, lungs, spacing = ptxseg.regrid(*lidc, STEP_MM, 0.0)
+    yield Case("LIDC, healthy", hu, lungs, spacing)
     for side, occupancy in (("right", 0.1), ("left", 0.4)):
-        ct, truth = insert_pneumothorax(hu, lungs, spacing, side, occupancy, seed=SEED)
-        yield Case(f"LIDC, {side} {occupancy:.0%}", *_coarse(ct, truth, spacing))
-    yield Case("LIDC, 14 bullae", *_coarse(ptxseg.add_bullae(hu, lungs > 0, spacing, 14, 30.0), lungs, spacing))
-    hu, spacing = in_chest_axes(read_ct(fetch_open_ct("angiography", ".cache")))
-    hu = np.maximum(hu, AIR_HU)
-    hu, _, spacing = _coarse(hu, np.zeros(hu.shape, np.uint8), spacing)
-    lungs = pleural_cavity_labels(PTXSeg()(hu, spacing))
+        yield Case(
+            f"LIDC, {side} {occupancy:.0%}",
+            *insert_pneumothorax(hu, lungs, spacing, side, occupancy, seed=SEED),
+            spacing,
+        )
+    yield Case("LIDC, 14 bullae", ptxseg.add_bullae(hu, lungs > 0, spacing, 14, 30.0), lungs, spacing)
+    hu, spacing = np.maximum(angiography[0], AIR_HU), angiography[1]
+    hu, _, spacing = ptxseg.regrid(hu, np.zeros(hu.shape, np.uint8), spacing, STEP_MM, 0.0)
+    lungs = pleural_cavity_labels(PTXSeg()(hu, spacing))  # no one has drawn them
     yield Case("angiography, left 20%", *insert_pneumothorax(hu, lungs, spacing, "left", 0.2, seed=SEED), spacing)
     yield Case("angiography, 6 large bullae", ptxseg.add_bullae(hu, lungs > 0, spacing, 6, 50.0), lungs, spacing)
-
-
-def _coarse(hu: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return ptxseg.regrid(hu, truth, spacing, STEP_MM, 0.0)
 
 
 def _cropped(case: Case) -> Case:
@@ -211,10 +211,10 @@ def _head(cases: list[Case], base: dict[str, Score]) -> list[str]:
         "# PTX-Seg's numbers: what a fifth of each does",
         "",
         f"`python scripts/benchmark.py ptxseg_numbers`, {datetime.date.today()}. Voxels of {STEP_MM} mm, seed {SEED},",
-        "which the numbers were chosen on: the table says what hangs on a number, not how good it is. In the cells stand",
-        "the largest changes in any of the CTs: of the Dice of the free air (`air`), of the Dice of the worse pleural",
-        "cavity (`cavity`), of false air in points of the cavity's volume (`false`). An empty cell: less than 0.005 and",
-        "0.1 points.",
+        "which the numbers were chosen on: the table says what hangs on a number, not how good it is. In the cells",
+        "stand the largest changes in any of the CTs: of the Dice of the free air (`air`), of the Dice of the worse",
+        "pleural cavity (`cavity`), of false air in points of the cavity's volume (`false`). An empty cell: less than",
+        "0.005 and 0.1 points.",
         "`off`: without the rule.",
         "",
         "| CT | Dice of free air | Dice of cavity | false air, % |",
