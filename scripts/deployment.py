@@ -16,7 +16,7 @@ from zoo import NAME, ROOT, WEIGHTS, build
 
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import load_generator, save_weights
-from xrecon_bundle.workflows.reconstruct import reconstruct
+from xrecon_bundle.workflows.predictor import predict
 
 SIZE = 64  # of the shipped weights
 
@@ -55,7 +55,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 def expected_ct(bundle: Path, radiographs: Path) -> np.ndarray:
     """What the package itself makes of a biplanar image ``(S, S, 2)``: the CT ``(S, S, S)`` in HU."""
     image = torch.from_numpy(np.moveaxis(nibabel.load(radiographs).get_fdata(dtype=np.float32), -1, 0))
-    return reconstruct(image, load_generator(bundle / "models" / "model.pt", SIZE))
+    return predict(image, load_generator(bundle / "models" / "model.pt", SIZE))
 
 
 def compare(path: Path, hu: np.ndarray, affine: np.ndarray, tolerance_hu: float = 1.0) -> str:

@@ -38,7 +38,7 @@ from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_ra
 from xrecon_bundle.quality import check_radiographs, reprojection_consistency
 from xrecon_bundle.quality.input_gate import AVERAGE_CHEST
 from xrecon_bundle.segmentation import PTXSeg
-from xrecon_bundle.workflows.reconstruct import reconstruct
+from xrecon_bundle.workflows.predictor import predict
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
@@ -103,7 +103,7 @@ def score(model: str = str(ROOT / "models" / "model.pt"), spatial_size: int = SI
             for name, spoil in {"right": lambda own, other: own, **{key: FAULTS[key][0] for key in SCORED}}.items():
                 inputs = [spoil(own, other) for own, other in pairwise(styled)]
                 scores = [
-                    reprojection_consistency(reconstruct(torch.from_numpy(image), generator), image)["score"]
+                    reprojection_consistency(predict(torch.from_numpy(image), generator), image)["score"]
                     for image in inputs
                 ]
                 print(

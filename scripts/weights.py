@@ -39,7 +39,7 @@ from xrecon_bundle.placement.standardize import standardize_ct
 from xrecon_bundle.report.figures import draw_case
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
 from xrecon_bundle.segmentation.labels import pleural_cavity_labels
-from xrecon_bundle.workflows.reconstruct import reconstruct
+from xrecon_bundle.workflows import predictor
 from xrecon_bundle.workflows.simulate import simulate_case
 
 matplotlib.use("Agg")
@@ -180,7 +180,7 @@ def nearest_case(training: list[dict[str, str]]) -> Predict:
 def network(path: Path) -> Predict:
     """A trained generator."""
     generator = load_generator(path, SIZE)
-    return lambda radiographs: reconstruct(torch.from_numpy(np.moveaxis(radiographs, -1, 0).copy()), generator)
+    return lambda radiographs: predictor.predict(torch.from_numpy(np.moveaxis(radiographs, -1, 0).copy()), generator)
 
 
 def load(path: str) -> np.ndarray:

@@ -16,13 +16,13 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 
-from xrecon_bundle import __version__, cli
+from xrecon_bundle import __version__
 from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -230,7 +230,7 @@ def test_network_takes_and_gives_what_the_metadata_say() -> None:
     for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
         verify_net_in_out("network_def", str(CONFIGS / "metadata.json"), str(CONFIGS / config), device="cpu")
     output = json.loads((CONFIGS / "metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
-    assert output["spatial_shape"] == [cli.SPATIAL_SIZE] * 3
+    assert output["spatial_shape"] == [SPATIAL_SIZE] * 3
 
 
 def test_metadata_follow_the_bundle_specification(tmp_path: Path) -> None:
@@ -255,4 +255,4 @@ def test_versions_and_sizes_agree_everywhere() -> None:
         assert {name.lower(): pin for name, pin in pins.items()}[package.lower()] == version, package
     for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
         content = yaml.safe_load((CONFIGS / config).read_text())
-        assert (content["spatial_size"], content["network_preset"]) == (cli.SPATIAL_SIZE, "compact")
+        assert (content["spatial_size"], content["network_preset"]) == (SPATIAL_SIZE, "compact")

@@ -16,9 +16,9 @@ from fire import decorators
 
 from .files import InputError, to_json
 
-BUNDLE_ROOT = Path(__file__).parents[1]
-MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
-SPATIAL_SIZE = 64  # of the weights in models/; the same as in configs/ (a test compares them)
+PACKAGE = Path(__file__).parent
+# In the bundle the weights lie beside the package, in an installed wheel within it.
+MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "model.pt")
 
 
 def reconstruct(
@@ -27,7 +27,7 @@ def reconstruct(
     output: str,
     model: str = MODEL,
     format: str = "nifti",
-    spatial_size: int = SPATIAL_SIZE,
+    spatial_size: int | None = None,
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
@@ -44,7 +44,7 @@ def reconstruct(
         output: CT to write in HU: a file (.nii.gz), or with --format dicom a new folder for the series.
         model: weights, a plain state dict.
         format: nifti or dicom.
-        spatial_size: edge of the volume that the weights were trained for.
+        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
         flip_lateral: the lateral faces the viewer's right: mirror it.
@@ -78,7 +78,7 @@ def reconstruct_folder(
     model: str = MODEL,
     format: str = "nifti",
     segment: bool = False,
-    spatial_size: int = SPATIAL_SIZE,
+    spatial_size: int | None = None,
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
@@ -93,7 +93,7 @@ def reconstruct_folder(
         model: weights, a plain state dict.
         format: nifti or dicom.
         segment: measure lungs and pneumothorax in each reconstruction.
-        spatial_size: edge of the volume that the weights were trained for.
+        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
         flip_lateral: the laterals face the viewer's right: mirror them.
@@ -102,9 +102,9 @@ def reconstruct_folder(
         style: grey value normalisation, see docs/radiographs.md.
     """
     from .workflows import reconstruct_folder as batch
-    from .workflows.reconstruct import Reconstructor
+    from .workflows.predictor import Predictor
 
-    reconstructor = Reconstructor(
+    predictor = Predictor(
         model,
         spatial_size,
         field_of_view_mm=field_of_view_mm,
@@ -113,7 +113,7 @@ def reconstruct_folder(
         accept_any_view=accept_any_view,
         style=style,
     )
-    summary = batch.reconstruct_folder(folder, output, reconstructor, output_format=format, segment=segment)
+    summary = batch.reconstruct_folder(folder, output, predictor, output_format=format, segment=segment)
     print(f"{summary.made} reconstructed, {summary.reused} made before; {summary.table}")
     for case, reason in summary.failed.items():
         print(f"xrecon: {case}: {reason}", file=sys.stderr)
@@ -227,7 +227,7 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     state = read_published(checkpoint, spatial_size)
     for reason, names in unused_entries(state).items():
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")
-    save_weights(convert_state(state, spatial_size), output)
+    save_weights(convert_state(state, spatial_size), output, spatial_size)
     print(f"wrote {output}")
 
 

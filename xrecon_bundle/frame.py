@@ -61,10 +61,12 @@ def radiograph_to_unit(image: ArrayT, lower: float = LOWER_PERCENTILE, upper: fl
     """Scale each view ``(C, U, V)`` so that its ``lower`` and ``upper`` percentiles become 0 and 1; clipped, float32.
 
     For line integrals in nepers and for the grey values of real films alike (bright is dense): the result does not
-    change when a view is multiplied by a positive number or shifted. A constant view becomes 0.
+    change when a view is multiplied by a positive number or shifted. A constant view becomes 0. NaN, where a film shows
+    nothing, does not count and stays.
     """
     views = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image, dtype=np.float32)
-    low, high = np.percentile(views, (lower, upper), axis=(-2, -1), keepdims=True).astype(np.float32)
+    percentile = np.nanpercentile if np.isnan(views).any() else np.percentile
+    low, high = percentile(views, (lower, upper), axis=(-2, -1), keepdims=True).astype(np.float32)
     unit = ((views - low) / np.where(high > low, high - low, 1)).clip(0, 1)
     if not hasattr(image, "detach"):
         return unit
@@ -100,6 +102,17 @@ def radiograph_affine(spatial_size: int, centre_mm: tuple[float, float, float] =
     affine = np.array([[-step, 0, 0, 0], [0, 0, -step, 0], [0, -step, 0, 0], [0, 0, 0, 1]], dtype=float)
     affine[:3, 3] = np.asarray(centre_mm, dtype=float) - grid_centre(affine, (spatial_size, spatial_size, 2))
     return affine
+
+
+def reconstruction_affine(radiographs: np.ndarray, pixels: int, spatial_size: int) -> np.ndarray:
+    """Affine ``(4, 4)`` of the cube that a radiograph pair shows; inverse of :func:`radiograph_affine`.
+
+    Args:
+        radiographs: affine ``(4, 4)`` of the pair; its grid's centre says where the cube stands.
+        pixels: along each edge of the pair.
+        spatial_size: of the cube.
+    """
+    return cube_affine(spatial_size, tuple(grid_centre(radiographs, (pixels, pixels, 2))))
 
 
 def detector_size_mm() -> float:

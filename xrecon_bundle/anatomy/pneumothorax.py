@@ -83,12 +83,12 @@ def insert_pneumothorax(
     if occupancy == 0:
         return hu, labels
     rng = np.random.default_rng(seed)
-    spacing = np.asarray(spacing, dtype=float)
+    edges = np.asarray(spacing, dtype=float)
     shift = rng.uniform(0.4, 1.0) * 28.0 * max(0.0, occupancy - 0.3)
     if shift > 0.1:
-        hu, labels = _shift_mediastinum(hu, labels, spacing, side, shift)
+        hu, labels = _shift_mediastinum(hu, labels, edges, side, shift)
     posture = posture or ("erect", "supine")[rng.integers(2)]
-    _collapse(hu, labels, spacing, side, posture, occupancy, rng)
+    _collapse(hu, labels, edges, side, posture, occupancy, rng)
     return np.maximum(hu, np.float32(frame.AIR_HU)), labels
 
 

@@ -1,4 +1,4 @@
-"""Find the radiograph pairs in a folder of patients, and read those that are one biplanar file."""
+"""Find the radiograph pairs in a folder of patients."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
-import numpy as np
 import pydicom
-import torch
-from monai.data import MetaTensor
-from torch.nn.functional import interpolate
 
 from ..files import InputError
 from ..io.dicom import is_dicom
@@ -70,23 +65,6 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
             "give folders with pa and lateral files, DICOM studies, or radiographs.nii.gz"
         )
     return sorted(pairs), problems
-
-
-def read_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
-    """A biplanar NIfTI ``(U, V, 2)`` as ``(2, S, S)`` with its affine, resampled as configs/inference.yaml does.
-
-    Raises:
-        InputError: the file cannot be read or is no pair.
-    """
-    try:
-        image = nibabel.load(path, mmap=False)
-        views = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
-    except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
-        raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
-    if views.ndim != 3 or views.shape[-1] != 2:
-        raise InputError(f"{path} has shape {tuple(views.shape)}; a radiograph pair is (U, V, 2)")
-    pair = interpolate(views.permute(2, 0, 1)[None], (spatial_size, spatial_size), mode="area")[0]
-    return MetaTensor(pair, affine=torch.as_tensor(image.affine), meta={"filename_or_obj": str(path)})
 
 
 def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair], dict[str, str]]:

@@ -54,7 +54,7 @@ def write_segmentation(
         labels: ``(I, J, K)``, on the grid of the series.
         affine: ``(4, 4)`` voxel index to RAS+ mm, of any orientation whose third axis runs from image to image.
         images: headers of the CT images, one frame each.
-        statistics: what :func:`~.measures.measure_pneumothorax` returned.
+        statistics: what :func:`~xrecon_bundle.segmentation.measures.measure_pneumothorax` returned.
     """
     require_highdicom()
     step = float(np.linalg.norm(affine[:3, 2]))
@@ -102,7 +102,7 @@ def segmentation_object(frames: np.ndarray, images: Sequence[Dataset]) -> Datase
     """A DICOM Segmentation of a label map.
 
     Args:
-        frames: ``(len(images), rows, columns)`` uint8, values of :data:`~.labels.REGIONS`.
+        frames: ``(len(images), rows, columns)`` uint8, values of :data:`~xrecon_bundle.segmentation.labels.REGIONS`.
         images: headers of the CT images that the frames lie on; patient and study are theirs.
     """
     hd = require_highdicom()
@@ -149,7 +149,7 @@ def measurement_report(statistics: dict[str, Any], seg: Dataset, images: Sequenc
     """A Comprehensive 3D SR with the volume of each region, and of lung, its mean density (TID 1500, TID 1411).
 
     Args:
-        statistics: what :func:`~.measures.measure_pneumothorax` returned.
+        statistics: what :func:`~xrecon_bundle.segmentation.measures.measure_pneumothorax` returned.
         seg: the DICOM Segmentation.
         images: headers of the CT images.
     """

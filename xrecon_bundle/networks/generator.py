@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,8 @@ class XReconGenerator(nn.Module):
         views: the views that are used, of "pa" and "lateral"; the input keeps both channels.
         activation_checkpointing: in training, recompute each scale in the backward pass, keeping no feature of it.
 
-    Input ``(B, 2, S, S)``: channel 0 the PA radiograph (x, z), channel 1 the lateral (y, z), in [0, 1].
+    Input ``(B, 2, S, S)``: channel 0 the PA radiograph (x, z), channel 1 the lateral (y, z), in [0, 1]; where a film
+    shows nothing, :attr:`unknown`.
     Output ``(B, 1, S, S, S)`` on axes (x, y, z) in the units of :func:`xrecon_bundle.frame.hu_to_unit`, not clipped.
 
     Raises:
@@ -80,6 +82,7 @@ class XReconGenerator(nn.Module):
         if not views or [view for view in VIEWS if view in views] != list(views):
             raise ValueError(f"views must be 'pa', 'lateral' or both in this order, not {views}")
         self.spatial_size = spatial_size
+        self.unknown = 0.0  # of a pixel that the film does not show: air
         self.fusion = fusion
         self.activation_checkpointing = activation_checkpointing
         self.views = len(views)
@@ -90,7 +93,7 @@ class XReconGenerator(nn.Module):
         self.encoders = nn.ModuleList(
             DenseEncoder(stem_channels, tuple(stage_layers), growth_rate, bottleneck) for _ in views
         )
-        *skip_channels, pooled = self.encoders[0].channels
+        *skip_channels, pooled = cast(DenseEncoder, self.encoders[0]).channels
         self.bases = nn.ModuleList(Base(pooled, decoder_channels[0], size, base_grid or size, dropout) for _ in views)
         scales = zip(decoder_channels, decoder_channels[1:], reversed(skip_channels), strict=False)
         self.scales = nn.ModuleList(
@@ -99,6 +102,7 @@ class XReconGenerator(nn.Module):
         )
         self.act = nn.LeakyReLU(0.01)
         self.apply(normal_init)
+        self.register_state_dict_post_hook(_say_size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
@@ -125,12 +129,13 @@ class XReconGenerator(nn.Module):
     def _stream(self, image: Tensor) -> Tensor:
         """The same for one sample without gradients, see :mod:`xrecon_bundle.networks.streaming`."""
         radiographs = image[:, self.input_channels].split(1, dim=1)
-        features = [encoder.precise(of_view) for encoder, of_view in zip(self.encoders, radiographs, strict=True)]
+        encoders = cast(list[DenseEncoder], self.encoders)
+        features = [encoder.precise(of_view) for encoder, of_view in zip(encoders, radiographs, strict=True)]
         x = self._base(features)
         volumes = [Volume(x)] if self.fusion else [Volume(part) for part in x.chunk(self.views, dim=1)]
         volume: Tensor | None = None
         for scale in self.scales:
-            volumes, rendered = stream_scale(scale, volumes, [of_view.pop() for of_view in features])
+            volumes, rendered = stream_scale(cast(Scale, scale), volumes, [of_view.pop() for of_view in features])
             if rendered is not None:
                 volume = render(volume, rendered) if self.fusion else rendered
         return self.act(volume).to(image.dtype)
@@ -165,3 +170,10 @@ def build_generator(preset: str, spatial_size: int, **overrides) -> XReconGenera
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     return XReconGenerator(spatial_size, **{**PRESETS[preset], **overrides})
+
+
+def _say_size(
+    generator: XReconGenerator, state: dict[str, Tensor], prefix: str, metadata: dict[str, int | str]
+) -> None:
+    """Keep the size with a state dict, in the metadata that PyTorch has for each module: the weights do not show it."""
+    metadata["spatial_size"] = generator.spatial_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import torch
 from ..files import InputError, atomic_path
 from .generator import PRESETS, XReconGenerator, build_generator
 
+SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
+LARGEST_SIZE = 512
 
-def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
+
+def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator:
     """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU.
 
     The preset is the one whose parameter names and shapes are those of the file. Only tensors are unpickled
@@ -19,7 +23,8 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
 
     Args:
         path: what a training leaves as ``model.pt``.
-        spatial_size: edge of the volume that the weights were trained for.
+        spatial_size: edge of the volume that the weights were trained for; None: what the file says (see
+            :func:`save_weights`), else :data:`SPATIAL_SIZE`.
 
     Raises:
         InputError: no such file, not a state dict, or the weights of another network or size.
@@ -35,6 +40,8 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
         shapes = {name: tuple(value.shape) for name, value in state.items()}
     except Exception as error:
         raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
+    if spatial_size is None:
+        spatial_size = _stated_size(state) or SPATIAL_SIZE
     for preset in PRESETS:
         try:
             with torch.device("meta"):
@@ -50,8 +57,25 @@ def load_generator(path: str | Path, spatial_size: int) -> XReconGenerator:
     )
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: str | Path) -> None:
-    """Write a plain state dict, on the CPU, atomically."""
-    plain = {name: value.detach().cpu() for name, value in state.items()}
+def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_size: int | None = None) -> None:
+    """Write a plain state dict, on the CPU, atomically.
+
+    Args:
+        state: of a generator.
+        path: the file.
+        spatial_size: that the weights are for, where ``state`` is not a generator's own and does not know it. It is
+            kept in the metadata that PyTorch has for a state dict; the entries are the weights alone.
+    """
+    plain = OrderedDict((name, value.detach().cpu()) for name, value in state.items())
+    size = spatial_size or _stated_size(state)
+    if size is not None:
+        plain._metadata = OrderedDict({"": {"spatial_size": size}})
     with atomic_path(path) as temporary:
         torch.save(plain, temporary)
+
+
+def _stated_size(state: Mapping[str, torch.Tensor]) -> int | None:
+    metadata = getattr(state, "_metadata", None)
+    of_module = metadata.get("") if isinstance(metadata, dict) else None
+    size = of_module.get("spatial_size") if isinstance(of_module, dict) else None
+    return size if isinstance(size, int) and 0 < size <= LARGEST_SIZE else None

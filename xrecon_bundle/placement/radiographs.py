@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import affine_transform, gaussian_filter
+from torch.nn.functional import interpolate
 
 from .. import frame
 from ..files import InputError
@@ -24,6 +28,59 @@ SAME_PLACE_MM = 1.0
 # A collimation border: rows of one grey (within this share of the image's contrast) that end in a step (of that share).
 BORDER_TOLERANCE = 0.03
 BORDER_STEP = 0.1
+
+
+class PlacedPair(NamedTuple):
+    """A radiograph pair on the chest frame's detector, and how it came there.
+
+    Attributes:
+        image: ``(2, S, S)`` float32: PA, lateral, any grey scale, bright is dense; NaN where a film shows nothing. Its
+            affine says where the cube stands, see :func:`xrecon_bundle.frame.reconstruction_affine`.
+        record: of each view how its size was known; goes into the report of a reconstruction.
+        warnings: what to look at.
+    """
+
+    image: MetaTensor
+    record: dict[str, Any]
+    warnings: list[str]
+
+
+def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading: Any) -> PlacedPair:
+    """Read a PA and a lateral file, or one biplanar NIfTI, and place them.
+
+    Args:
+        files: two, for :func:`load_radiograph_pair`, or one, for :func:`load_biplanar`.
+        spatial_size: pixels S along each edge of the result.
+        loading: options of :func:`load_radiograph_pair`. A biplanar file needs none and takes none.
+
+    Raises:
+        InputError: a file cannot be used, or the two cannot be a pair.
+    """
+    if len(files) == 1:
+        return PlacedPair(load_biplanar(files[0], spatial_size), {"size_known_by": "biplanar file"}, [])
+    return _place_views(files, spatial_size, **loading)
+
+
+def load_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
+    """A biplanar NIfTI ``(U, V, 2)``, which is on the detector already, as ``(2, S, S)`` float32 (averaged over areas).
+
+    The affine goes with the pixels: the grid's centre stays where it was.
+
+    Raises:
+        InputError: the file cannot be read or is no pair.
+    """
+    try:
+        image = nibabel.load(path, mmap=False)
+        views = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
+    except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
+        raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
+    if views.ndim != 3 or views.shape[-1] != 2:
+        raise InputError(f"{path} has shape {tuple(views.shape)}; a radiograph pair is (U, V, 2)")
+    larger = np.array([*views.shape[:2], spatial_size]) / spatial_size
+    to_file = np.diag([*larger, 1.0])
+    to_file[:2, 3] = (larger[:2] - 1) / 2
+    pair = interpolate(views.permute(2, 0, 1)[None], (spatial_size, spatial_size), mode="area")[0]
+    return MetaTensor(pair, affine=torch.as_tensor(image.affine @ to_file), meta={"filename_or_obj": str(path)})
 
 
 def load_radiograph(
@@ -51,13 +108,13 @@ def load_radiograph(
         accept_any_view: do not refuse a file whose tags say that it is another view, or no radiograph.
 
     Returns:
-        ``(1, S, S)`` float32 with :func:`~.radiograph_files.view_affine`, in the file's grey scale (nepers, if
-        simulated), bright is dense. Its position is the file's, or the origin.
+        ``(1, S, S)`` float32 with :func:`~xrecon_bundle.io.radiograph_files.view_affine`, in the file's grey scale
+        (nepers, if simulated), bright is dense. Its position is the file's, or the origin.
 
     Raises:
         InputError: the file cannot be used; the message says why and what to do.
     """
-    radiograph = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
+    radiograph, _ = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
     affine = torch.as_tensor(view_affine(view, spatial_size, centre))
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
@@ -84,7 +141,7 @@ def load_radiograph_pair(
         invert: both files show dense as dark.
         flip_lateral: mirror the lateral left to right, because it faces the viewer's right.
         accept_any_view: do not refuse files whose tags say that they are other views, no radiographs, or two patients'.
-        style: see :func:`~.radiograph_style.normalise_style`; None: the files' own grey scale.
+        style: see :func:`~.style.normalise_style`; None: the files' own grey scale.
 
     Returns:
         ``(2, S, S)`` float32: PA, lateral. :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files
@@ -93,10 +150,25 @@ def load_radiograph_pair(
     Raises:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
-    pair = [
+    files = (pa, lateral)
+    return _place_views(files, spatial_size, field_of_view_mm, invert, flip_lateral, accept_any_view, style).image
+
+
+def _place_views(
+    files: Sequence[str | os.PathLike],
+    spatial_size: int,
+    field_of_view_mm: float | None = None,
+    invert: bool = False,
+    flip_lateral: bool = False,
+    accept_any_view: bool = False,
+    style: str | None = None,
+) -> PlacedPair:
+    pa, lateral = files
+    prepared = [
         _prepare(path, view, field_of_view_mm, invert, flip_lateral and view == "lateral", accept_any_view)
-        for path, view in zip((pa, lateral), VIEWS, strict=True)
+        for path, view in zip(files, VIEWS, strict=True)
     ]
+    pair = [radiograph for radiograph, _ in prepared]
     patients = [radiograph.patient_id for radiograph in pair]
     if not accept_any_view and None not in patients and patients[0] != patients[1]:
         raise InputError(
@@ -116,13 +188,14 @@ def load_radiograph_pair(
     if style is not None:
         image = normalise_style(image, style)
     affine = torch.as_tensor(frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0)))
-    return MetaTensor(image, affine=affine, meta={"filename_or_obj": str(pa)})
+    image = MetaTensor(image, affine=affine, meta={"filename_or_obj": str(pa)})
+    return PlacedPair(image, {view: record for view, (_, record) in zip(VIEWS, prepared, strict=True)}, [])
 
 
 def _prepare(
     path: str | os.PathLike, view: View, field_of_view_mm: float | None, invert: bool, flip: bool, accept_any_view: bool
-) -> Radiograph:
-    """The radiograph with every doubt settled: checked, polarity, border and spacing known."""
+) -> tuple[Radiograph, dict[str, Any]]:
+    """The radiograph with every doubt settled (checked, polarity, border and spacing known), and how."""
     radiograph = read_radiograph(path, view, accept_any_view)
     grey, spacing = radiograph.grey, radiograph.spacing_mm
     _refuse_unusable(path, grey)
@@ -130,7 +203,9 @@ def _prepare(
         grey = grey.max() - grey
     if flip:
         grey = grey[::-1]
+    known_by = "assumed" if spacing is None else "file"
     if field_of_view_mm is not None:
+        known_by = "field_of_view_mm"
         spacing = np.full(2, field_of_view_mm / max(grey.shape))
     inside = exposed_rectangle(grey)
     if spacing is None:
@@ -144,7 +219,8 @@ def _prepare(
             f"{path}: {field[0]:.3g} x {field[1]:.3g} mm is no size of a chest radiograph; set field_of_view_mm to the "
             "length of the image's longer side on the detector"
         )
-    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id)
+    record = {"size_known_by": known_by, "field_mm": field.round(2).tolist()}
+    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id), record
 
 
 def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:

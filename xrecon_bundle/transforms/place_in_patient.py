@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 
-from ..frame import cube_affine, grid_centre
+from ..frame import reconstruction_affine
 
 
 class PlaceInPatientd(MapTransform):
@@ -38,13 +38,12 @@ class PlaceInPatientd(MapTransform):
         result.pop(f"{self.reference}_meta_dict", None)
         meta = dict(image.meta) if isinstance(image, MetaTensor) else {}
         affine = torch.as_tensor(meta.get("affine", torch.eye(4))).numpy()
-        centre = grid_centre(affine, (*image.shape[-2:], 2))
         for key in self.key_iterator(result):
             volume = torch.as_tensor(result[key])
             volume = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
             result[key] = MetaTensor(
                 volume,
-                affine=torch.as_tensor(cube_affine(volume.shape[-1], centre)),
+                affine=torch.as_tensor(reconstruction_affine(affine, image.shape[-1], volume.shape[-1])),
                 meta={ImageMetaKey.FILENAME_OR_OBJ: meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""), "space": "RAS"},
             )
         return result

@@ -16,10 +16,9 @@ from ..datasets.radiograph_pairs import RadiographPair, find_pairs
 from ..files import InputError, atomic_path, write_nifti
 from ..segmentation import PTXSeg
 from ..segmentation.measures import measure_pneumothorax
+from .predictor import Predictor, Reconstruction
 from .reconstruct import (
     Format,
-    Reconstruction,
-    Reconstructor,
     check_output,
     report_path,
     same_origin,
@@ -46,21 +45,21 @@ class BatchSummary(NamedTuple):
 def reconstruct_folder(
     folder: str | os.PathLike,
     output_dir: str | os.PathLike,
-    reconstructor: Reconstructor,
+    predictor: Predictor,
     output_format: Format = "nifti",
     segment: bool = False,
 ) -> BatchSummary:
     """Reconstruct every radiograph pair below ``folder``.
 
     Each case becomes a folder in ``output_dir``, complete or not there at all. A case whose result is there, made of
-    the same files by the same weights, version and settings, is kept. A case that fails is listed and the next one
+    the same files by the same weights, code and settings, is kept. A case that fails is listed and the next one
     goes on.
 
     Args:
         folder: see :func:`xrecon_bundle.datasets.radiograph_pairs.find_pairs`.
         output_dir: receives a folder a case, and ``summary.csv``: a row a case with status, consistency, warnings and,
             with ``segment``, the measures of lung and pneumothorax.
-        reconstructor: the weights.
+        predictor: the weights and the options of reading.
         output_format: ``nifti`` or ``dicom``.
         segment: run PTX-Seg on each reconstruction.
 
@@ -74,7 +73,7 @@ def reconstruct_folder(
     reused = 0
     for pair in tqdm(pairs, desc="reconstruct", unit="case"):
         try:
-            report, was_there = _make_or_reuse(pair, output / pair.case, reconstructor, output_format, segment)
+            report, was_there = _make_or_reuse(pair, output / pair.case, predictor, output_format, segment)
         except InputError as error:
             failed[pair.case] = str(error)
         except Exception as error:  # one case must not cost the others
@@ -89,21 +88,21 @@ def reconstruct_folder(
 
 
 def _make_or_reuse(
-    pair: RadiographPair, target: Path, reconstructor: Reconstructor, output_format: Format, segment: bool
+    pair: RadiographPair, target: Path, predictor: Predictor, output_format: Format, segment: bool
 ) -> tuple[dict[str, Any], bool]:
-    finished = same_origin(report_path(target / CT[output_format], output_format), reconstructor.origin(pair.files))
+    finished = same_origin(report_path(target / CT[output_format], output_format), predictor.origin(pair.files))
     if finished is not None and segment == (SEGMENTATION_KEY in finished):
         return finished, True
     if target.exists() and not {path.name for path in target.iterdir()} <= OURS:
         raise InputError(f"{target} holds files that are no result; give another output folder")
-    result = reconstructor(pair.files)
+    result = predictor(pair.files)
     with atomic_path(target) as temporary:
         temporary.mkdir()
         labels = _segment(result) if segment else None
         write_reconstruction(result, temporary / CT[output_format], output_format)
         if labels is not None and labels.any():
             _write_labels(labels, result, temporary, output_format)
-        if target.exists():  # a result of other weights or files
+        if target.exists():  # a result of other weights, files or code
             shutil.rmtree(target)
     return result.report, False
 

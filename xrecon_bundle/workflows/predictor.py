@@ -1,0 +1,178 @@
+"""The one way from radiographs to a CT: read and place, gate, predict, check, and say how it came about.
+
+The command line, configs/inference.yaml and the MONAI Deploy application all go it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from .. import __version__
+from ..datasets.cases import file_sha256
+from ..files import InputError
+from ..fingerprint import code_fingerprint
+from ..frame import AIR_HU, HU_SPAN, radiograph_to_unit, reconstruction_affine, unit_to_hu
+from ..networks.weights import load_generator
+from ..placement.radiographs import PlacedPair, place_pair
+from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
+from ..quality.consistency import LOW_SCORE
+
+NOTICE = "Computed from two radiographs. Not for diagnosis."
+
+
+class Reconstruction(NamedTuple):
+    """A CT and how it came about.
+
+    Attributes:
+        hu: ``(S, S, S)`` int16 HU, LPI.
+        affine: ``(4, 4)`` voxel index to RAS+ mm.
+        files: the radiographs' files.
+        radiographs: ``(2, S, S)`` PA and left lateral as they were placed, any grey scale, bright is dense.
+        report: what is written as JSON beside the volume, see docs/dicom.md.
+    """
+
+    hu: np.ndarray
+    affine: np.ndarray
+    files: tuple[Path, ...]
+    radiographs: MetaTensor
+    report: dict[str, Any]
+
+
+class Predictor:
+    """A generator, loaded once, that turns files into reconstructions.
+
+    Args:
+        generator: a weights file, see :func:`xrecon_bundle.networks.weights.load_generator`; or a network, on any
+            device, TorchScript too, with the attributes ``spatial_size`` (edge of its volume) and ``unknown`` (its
+            input where a film shows nothing).
+        spatial_size: edge of the volume that a weights file was trained for, where it does not say.
+        weights: the file that a network's weights come from, for the record.
+        loading: options of :func:`xrecon_bundle.placement.radiographs.place_pair`. With ``accept_any_view`` the input
+            gate does not refuse either.
+
+    Raises:
+        InputError: the weights cannot be used.
+    """
+
+    def __init__(
+        self,
+        generator: str | Path | nn.Module,
+        spatial_size: int | None = None,
+        weights: str | Path | None = None,
+        **loading: Any,
+    ) -> None:
+        if not isinstance(generator, nn.Module):
+            weights, generator = generator, load_generator(generator, spatial_size)
+        self.generator = generator.eval()
+        self.weights = weights_record(weights)
+        self.loading = loading
+
+    @property
+    def spatial_size(self) -> int:
+        """Edge of the volume in voxels, and of the placed radiographs in pixels."""
+        return self.generator.spatial_size
+
+    def origin(self, files: Sequence[Path]) -> dict[str, Any]:
+        """What a result of ``files`` depends on, see :func:`origin`."""
+        return origin(files, self.weights, self.spatial_size, self.loading)
+
+    def read(self, files: Sequence[Path]) -> PlacedPair:
+        """The radiographs on the chest frame's detector, as :func:`xrecon_bundle.placement.radiographs.place_pair`."""
+        return place_pair(files, self.spatial_size, **self.loading)
+
+    def __call__(self, files: Sequence[str | Path]) -> Reconstruction:
+        """Reconstruct from a PA and a lateral file, or from one biplanar NIfTI.
+
+        The volume stands where the radiographs' own affine says (ours carry it), else around the origin.
+
+        Raises:
+            InputError: a file cannot be used, or the pair is no chest; the message says what to do.
+        """
+        files = tuple(Path(path) for path in files)
+        placed = self.read(files)
+        quality = gate(placed, files, refuse=not self.loading.get("accept_any_view"))
+        hu = predict(placed.image, self.generator)
+        affine = reconstruction_affine(placed.image.affine.numpy(), placed.image.shape[-1], len(hu))
+        report = describe(hu, affine, placed, quality, self.origin(files))
+        return Reconstruction(hu, affine, files, placed.image, report)
+
+
+def gate(placed: PlacedPair, files: Sequence[Path], refuse: bool = True) -> InputQuality:
+    """Judge the radiographs.
+
+    Raises:
+        InputError: they are no pair of chest radiographs, unless ``refuse`` is false.
+    """
+    quality = check_radiographs(fill_unknown(placed.image))
+    if quality.refusals and refuse:
+        names = " and ".join(str(path) for path in files)
+        raise InputError(f"{names}: {quality.refusals[0]}, or set accept_any_view to try all the same")
+    return quality
+
+
+def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
+    """CT ``(S, S, S)`` in HU, int16, LPI, of a radiograph pair ``(2, S, S)``.
+
+    Args:
+        image: any grey scale, bright is dense; NaN where a film shows nothing.
+        generator: see :class:`Predictor`; in evaluation mode.
+    """
+    unit = radiograph_to_unit(torch.as_tensor(image).float())
+    unit = torch.where(torch.isnan(unit), generator.unknown, unit)
+    device = next(generator.parameters()).device
+    with torch.inference_mode():
+        volume = generator(unit[None].to(device))[0, 0].detach().cpu()
+    return np.rint(unit_to_hu(volume.clip(0, 1)).clip(AIR_HU, AIR_HU + HU_SPAN).numpy()).astype(np.int16)
+
+
+def describe(
+    hu: np.ndarray, affine: np.ndarray, placed: PlacedPair, quality: InputQuality, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """The report of a reconstruction ``(S, S, S)``: where it stands, how well it explains its radiographs, warnings."""
+    consistency = reprojection_consistency(hu, fill_unknown(placed.image))
+    warnings = [*placed.warnings, *quality.refusals, *quality.warnings]
+    if consistency["score"] < LOW_SCORE:
+        warnings.append(f"the volume explains its radiographs poorly (consistency {consistency['score']:.2f})")
+    return {
+        "notice": NOTICE,
+        **origin,
+        "placement": placed.record,
+        "geometry": {**projection_geometry(), "affine": affine.tolist()},
+        "consistency": consistency,
+        "input_quality": quality.measures,
+        "warnings": warnings,
+    }
+
+
+def origin(
+    files: Sequence[Path], weights: dict[str, str] | None, spatial_size: int, loading: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a result depends on: the code, input files and weights with their SHA-256, settings."""
+    return {
+        "version": __version__,
+        "code": code_fingerprint(),
+        "inputs": [{"file": str(path), "sha256": file_sha256(path)} for path in files],
+        "weights": weights,
+        "spatial_size": spatial_size,
+        "loading": {name: value for name, value in sorted((loading or {}).items()) if value},
+    }
+
+
+def weights_record(path: str | Path | None) -> dict[str, str] | None:
+    """How a report names the weights: file and SHA-256; None: of a network that comes from no file."""
+    return None if path is None else {"file": str(path), "sha256": file_sha256(path)}
+
+
+def fill_unknown(image: torch.Tensor) -> torch.Tensor:
+    """The radiographs with what a film does not show as dark as its darkest pixel."""
+    unknown = torch.isnan(image)
+    if not unknown.any():
+        return image
+    return torch.where(unknown, torch.where(unknown, torch.inf, image).amin((-2, -1), keepdim=True), image)
