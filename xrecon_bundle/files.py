@@ -22,6 +22,12 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
 
 
+def check_format(output_format: str) -> None:
+    """Raise :class:`InputError` unless ``output_format`` is one of :data:`FORMATS`."""
+    if output_format not in FORMATS:
+        raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` with the same suffixes; rename it to ``path`` when the block succeeds.

@@ -219,4 +219,8 @@ def _make_patient(output: Path, recipe: _Recipe, number: int) -> Outcome:
 
 
 def _settings(recipe: _Recipe) -> dict[str, Any]:
-    return {"code": code_fingerprint("anatomy", "segmentation", *ROOMS), "spatial_size": recipe.spatial_size, "edge_mm": frame.EDGE_MM}
+    return {
+        "code": code_fingerprint("anatomy", "segmentation", *ROOMS),
+        "spatial_size": recipe.spatial_size,
+        "edge_mm": frame.EDGE_MM,
+    }

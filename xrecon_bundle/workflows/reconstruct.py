@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import FORMATS, Format, InputError, to_json, write_json, write_nifti
+from ..files import Format, InputError, check_format, to_json, write_json, write_nifti
 from ..io.dicom_write import read_source, write_ct_series
 from .predictor import Predictor, Reconstruction
 
@@ -16,8 +16,7 @@ REPORT = "reconstruction.json"  # in the folder of a DICOM series
 
 def check_output(output: Path, output_format: str) -> None:
     """Raise :class:`InputError` when a result of this format cannot be called ``output``."""
-    if output_format not in FORMATS:
-        raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
+    check_format(output_format)
     if output_format == "nifti" and not output.name.endswith(NIFTI_SUFFIXES):
         raise InputError(
             f"{output}: the CT is written as NIfTI; give a name that ends in .nii.gz, or a folder with --format dicom"

@@ -13,12 +13,11 @@ import pydicom
 from tqdm import tqdm
 
 from ..datasets.radiograph_pairs import RadiographPair, find_pairs
-from ..files import InputError, atomic_path, write_nifti
+from ..files import Format, InputError, atomic_path, write_nifti
 from ..segmentation import PTXSeg
 from ..segmentation.measures import measure_pneumothorax
 from .predictor import Predictor, Reconstruction
 from .reconstruct import (
-    Format,
     check_output,
     report_path,
     same_origin,

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from ..files import FORMATS, Format, InputError, atomic_path, write_json, write_nifti
+from ..files import Format, InputError, atomic_path, check_format, write_json, write_nifti
 from ..frame import AIR_HU, AXCODES
 from ..io.volume import CTVolume
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
@@ -101,8 +101,7 @@ class _Target:
     @classmethod
     def at(cls, path: Path, output_format: Format) -> _Target:
         """The files of a format, where ``path`` can be its label map."""
-        if output_format not in FORMATS:
-            raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
+        check_format(output_format)
         if output_format == "dicom":
             from ..io.dicom_seg import require_highdicom
 
