@@ -22,7 +22,7 @@ from xrecon_bundle.frame import AIR_HU
 from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score
 from xrecon_bundle.segmentation import PTXSeg, judge
-from xrecon_bundle.segmentation.classical import ClassicalSegmenter
+from xrecon_bundle.segmentation.classical import CT_HU, ClassicalSegmenter, label_free_air
 from xrecon_bundle.segmentation.labels import SIDES, pleural_cavity_labels
 from xrecon_bundle.segmentation.parameters import PARAMETERS, Parameters
 from xrecon_bundle.segmentation.pockets import Pocket
@@ -77,7 +77,11 @@ def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
     cases = [_cropped(case) for case in make_cases()]
     whole = dataclasses.replace(PARAMETERS, pockets=dataclasses.replace(PARAMETERS.pockets, least_ml=0.5))
     base = {case.name: _score(case, PARAMETERS) for case in cases}
-    pockets = {case.name: _pockets(case, whole) for case in cases}
+    pockets, cavities = {}, {}
+    for case in cases:
+        labels, judged = ClassicalSegmenter(whole).explain(case.hu.astype(np.float32), case.spacing)
+        pockets[case.name] = [one.pocket for side in judged.values() for one in side]
+        cavities[case.name] = pleural_cavity_labels(labels)
     lines = _head(cases, base)
     for group in dataclasses.fields(Parameters):
         numbers = getattr(PARAMETERS, group.name)
@@ -89,10 +93,12 @@ def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
         for field in dataclasses.fields(numbers):
             value = getattr(numbers, field.name)
             for name, fewer, more in _variants(field.name, value):
-                cells = [_effect(cases, base, pockets, group.name, field.name, other) for other in (fewer, more)]
+                cells = [
+                    _effect(cases, base, pockets, cavities, group.name, field.name, other) for other in (fewer, more)
+                ]
                 if off and field.name in OFF:
                     without = OFF[field.name] if OFF[field.name] is not None else numbers.least_wall_round
-                    cells.append(_effect(cases, base, pockets, group.name, field.name, without))
+                    cells.append(_effect(cases, base, pockets, cavities, group.name, field.name, without))
                 elif off:
                     cells.append("")
                 shown = value if name == field.name else value[int(name[-2])]
@@ -140,9 +146,14 @@ def _cropped(case: Case) -> Case:
     return Case(case.name, case.hu[box], case.truth[box], case.spacing)
 
 
-def _score(case: Case, numbers: Parameters) -> Score:
-    found = ClassicalSegmenter(numbers)(case.hu.astype(np.float32), case.spacing)
-    cavities = pleural_cavity_labels(found), pleural_cavity_labels(case.truth)
+def _score(case: Case, numbers: Parameters, cavities: np.ndarray | None = None) -> Score:
+    """What is found with these numbers; where they change nothing of the cavities (1, 2), in those given."""
+    hu = case.hu.astype(np.float32)
+    if cavities is None:
+        found = ClassicalSegmenter(numbers)(hu, case.spacing)
+    else:
+        found = label_free_air(np.clip(hu, *CT_HU), cavities, case.spacing, numbers)[0]
+    both = pleural_cavity_labels(found), pleural_cavity_labels(case.truth)
     airs, falses = [], [0.0]
     for side, (_, air) in SIDES.items():
         true = case.truth == air
@@ -152,14 +163,9 @@ def _score(case: Case, numbers: Parameters) -> Score:
             falses.append(100.0 * ptxseg.share_of_air(found, side))
     return Score(
         airs[0] if airs else math.nan,
-        min(dice_score(cavities[0] == side, cavities[1] == side) for side in (1, 2)),
+        min(dice_score(both[0] == side, both[1] == side) for side in (1, 2)),
         max(falses),
     )
-
-
-def _pockets(case: Case, numbers: Parameters) -> list[Pocket]:
-    judged = ClassicalSegmenter(numbers).explain(case.hu.astype(np.float32), case.spacing)[1]
-    return [one.pocket for side in judged.values() for one in side]
 
 
 def _variants(name: str, value: Any) -> Iterable[tuple[str, Any, Any]]:
@@ -180,7 +186,13 @@ def _scaled(value: float, factor: float) -> float:
 
 
 def _effect(
-    cases: list[Case], base: dict[str, Score], pockets: dict[str, list[Pocket]], group: str, name: str, value: Any
+    cases: list[Case],
+    base: dict[str, Score],
+    pockets: dict[str, list[Pocket]],
+    cavities: dict[str, np.ndarray],
+    group: str,
+    name: str,
+    value: Any,
 ) -> str:
     """What changes with this value, in words; the worst case of each kind."""
     numbers = getattr(PARAMETERS, group)
@@ -195,7 +207,7 @@ def _effect(
         ):
             continue
         try:
-            score = _score(case, changed)
+            score = _score(case, changed, cavities[case.name] if group in ("air", "pockets") else None)
         except (ValueError, IndexError, ZeroDivisionError) as error:
             return f"fails ({type(error).__name__})"
         for kind, before, after in zip(Score._fields, base[case.name], score, strict=True):
