@@ -1,0 +1,141 @@
+"""Pockets of air in a pleural cavity: what is measured of one, and whether it counts as a pneumothorax, and why.
+
+A pneumothorax lies between chest wall and lung, so that about half of its surface or more is wall; the lung keeps its
+round outline and bulges into it. A bulla or emphysema is surrounded by lung, and bulges into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from .distance import distance_to
+from .parameters import PARAMETERS, PocketRules
+
+
+@dataclass(frozen=True)
+class Pocket:
+    """What :func:`measure_pocket` measures.
+
+    Attributes:
+        volume_ml: volume in mL.
+        thickness_mm: twice the volume over the surface.
+        wall: share of the surface that is wall of the cavity, 0 to 1; the rest is lung.
+        bulge: share of lung around the surface between pocket and lung, where that is away from the wall: 0.5 where it
+            is flat, less where the lung bulges into the pocket, more where the pocket bulges; NaN if it is nowhere.
+        step: rise of density from it to the lung beyond it, from air to lung being 1; infinite if none is seen.
+        blur_mm: sigma of the CT's blur in the axial plane.
+        centre_mm: centre of gravity ``(3,)`` from the volume's first voxel, along its axes.
+    """
+
+    volume_ml: float
+    thickness_mm: float
+    wall: float
+    bulge: float
+    step: float
+    blur_mm: float
+    centre_mm: tuple[float, float, float]
+
+
+class Verdict(NamedTuple):
+    """Whether a pocket counts as free air, and why, in a sentence."""
+
+    kept: bool
+    reason: str
+
+
+def measure_pocket(
+    pocket: np.ndarray,
+    cavity: np.ndarray,
+    spacing: np.ndarray,
+    blur: np.ndarray | None = None,
+    density: np.ndarray | None = None,
+    clear: np.ndarray | None = None,
+    rules: PocketRules = PARAMETERS.pockets,
+) -> Pocket:
+    """Measure a pocket of air.
+
+    Args:
+        pocket: boolean ``(X, Y, Z)``, not empty; :attr:`.PocketRules.bulge_mm` around it should be in the volume.
+        cavity: boolean, the pleural cavity that it is a part of.
+        spacing: voxel size ``(3,)`` in mm.
+        blur: sigma ``(3,)`` of the CT's blur in mm; default: none.
+        density: of what is in the cavity, air being 0 and the lung nearby 1; default: not known.
+        clear: boolean, where that is known, and no vessel.
+        rules: how far around the pocket is looked.
+    """
+    wall, inner = (_contact(pocket, other, spacing) for other in (~cavity, cavity & ~pocket))
+    volume = np.count_nonzero(pocket) * float(np.prod(spacing))
+    blur = np.zeros(3) if blur is None else blur
+    step = np.inf if density is None else _step(pocket, density, clear, spacing / np.maximum(blur, spacing))
+    return Pocket(
+        volume_ml=volume / 1000.0,
+        thickness_mm=2.0 * volume / (wall + inner),
+        wall=wall / (wall + inner),
+        bulge=_bulge(pocket, cavity, spacing, rules),
+        step=step,
+        blur_mm=float(blur[0]),
+        centre_mm=tuple(float(at) for at in ndimage.center_of_mass(pocket) * np.asarray(spacing)),
+    )
+
+
+def judge(pocket: Pocket, rules: PocketRules = PARAMETERS.pockets) -> Verdict:
+    """Whether a pocket is free air between chest wall and lung.
+
+    Too small and too thin ones cannot be told from errors of the cavity's outline. A thick one shows which way the
+    surface between air and lung bulges. A thin one must lie along the wall, and the lung beyond be plainly denser.
+    """
+    least_thick = max(rules.least_thick_mm, rules.least_thick_sigmas * pocket.blur_mm)
+    wall = f"{pocket.wall:.0%} of its surface is chest wall"
+    if pocket.volume_ml < rules.least_ml:
+        return Verdict(False, f"too small to be told from an error of the outline (under {rules.least_ml:g} mL)")
+    if pocket.thickness_mm <= least_thick:
+        return Verdict(False, f"too thin to be told from an error of the outline (at least {least_thick:.1f} mm)")
+    if pocket.thickness_mm > rules.thick_mm and np.isfinite(pocket.bulge):
+        around = f"{pocket.bulge:.0%} of what lies around its inner surface is lung ({wall})"
+        if pocket.bulge < rules.most_bulge:
+            return Verdict(True, f"thick, and does not bulge into the lung: {around}")
+        return Verdict(False, f"bulges into the lung, as a bulla: {around}")
+    if pocket.thickness_mm <= rules.thick_mm and pocket.step < rules.least_step:
+        return Verdict(False, "the lung beyond it is hardly denser: the dark rim of a healthy lung")
+    if pocket.wall > rules.least_wall:
+        return Verdict(True, f"a layer along the chest wall: {wall}")
+    return Verdict(False, f"too much lung around it, as around a bulla: {wall}, less than {rules.least_wall:.0%}")
+
+
+def _step(pocket: np.ndarray, density: np.ndarray, clear: np.ndarray, sampling: np.ndarray) -> float:
+    """Rise of the density from a pocket to the second layer beyond it, as thick as the CT's edges are wide.
+
+    The darkest part of the lung's rim is no pocket of air: the lung around it is only a little denser.
+    """
+    distance = distance_to(pocket, sampling)
+    beyond = clear & (distance > 1) & (distance <= 2)
+    if not beyond.any() or not (pocket & clear).any():
+        return np.inf
+    return float(np.median(density[beyond]) - np.median(density[pocket & clear]))
+
+
+def _bulge(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, rules: PocketRules) -> float:
+    lung = cavity & ~pocket
+    surface = (lung & ndimage.binary_dilation(pocket)) | (pocket & ndimage.binary_dilation(lung))
+    surface &= distance_to(~cavity, spacing) > rules.bulge_depth_mm
+    if not surface.any():
+        return np.nan
+    of_lung, of_cavity = (
+        ndimage.gaussian_filter(mask.astype(np.float32), rules.bulge_mm / spacing, truncate=rules.bulge_reach)[surface]
+        for mask in (lung, cavity)
+    )
+    return float(np.mean(of_lung / of_cavity))
+
+
+def _contact(first: np.ndarray, second: np.ndarray, spacing: np.ndarray) -> float:
+    """Area in mm^2 of the voxel faces between two masks."""
+    area = 0.0
+    for axis in range(3):
+        a, b = np.moveaxis(first, axis, 0), np.moveaxis(second, axis, 0)
+        faces = np.count_nonzero(a[1:] & b[:-1]) + np.count_nonzero(a[:-1] & b[1:])
+        area += faces * float(np.prod(spacing)) / spacing[axis]
+    return area
