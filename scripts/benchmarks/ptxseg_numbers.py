@@ -39,9 +39,13 @@ OFF = {
     "least_ml": 0.0,
     "least_thick_mm": 0.0,
     "least_thick_sigmas": 0.0,
-    "thick_mm": math.inf,
-    "most_bulge": math.inf,
-    "least_wall": -1.0,
+    "least_wall_thick": -1.0,
+    "most_bulge": (2.0, 2.0),
+    "thick_mm": (math.inf, math.inf),
+    "least_wall_round": math.inf,
+    "least_wall": None,  # as least_wall_round: no crescent needs less wall
+    "most_deep": math.inf,
+    "most_reach": math.inf,
     "least_step": -math.inf,
 }
 
@@ -93,7 +97,8 @@ def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
                     _effect(cases, base, pockets, cavities, group.name, field.name, other) for other in (fewer, more)
                 ]
                 if off and field.name in OFF:
-                    cells.append(_effect(cases, base, pockets, cavities, group.name, field.name, OFF[field.name]))
+                    without = OFF[field.name] if OFF[field.name] is not None else numbers.least_wall_round
+                    cells.append(_effect(cases, base, pockets, cavities, group.name, field.name, without))
                 elif off:
                     cells.append("")
                 shown = value if name == field.name else value[int(name[-2])]

@@ -36,6 +36,14 @@ def measured(name: str) -> Pocket:
 
 
 @pytest.mark.parametrize(
+    ("name", "solidity"), [("crescent", 1 - (50 / 60) ** 3), ("cap", 1.0), ("bulla on the wall", 1.0)]
+)
+def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
+    """The crescent reaches all round the lung, so that its hull is the cavity."""
+    assert measured(name).solidity == pytest.approx(solidity, abs=0.06)
+
+
+@pytest.mark.parametrize(
     ("name", "least", "most"),
     [
         ("crescent", 0.44, 0.49),  # the lung is a ball
@@ -64,13 +72,16 @@ def test_what_lies_along_the_wall_is_pleural(name, pleural):
 @pytest.mark.parametrize(
     ("wall", "thick", "name", "pleural"),
     [
+        (0.42, 6.5, "crescent", True),
         (0.34, 6.5, "crescent", False),
-        (0.42, 6.5, "cap", False),
+        (0.42, 6.5, "cap", False),  # what is round needs more wall
         (0.48, 6.5, "cap", True),
-        (0.42, 4.5, "crescent", False),
+        (0.42, 4.5, "crescent", False),  # deeper below the wall than it is thick: not along it
+        (0.60, 3.0, "cap", False),  # parts of it far deeper: a chain of bullae
         (0.34, 8.0, "crescent", True),  # thick: what bulges decides
         (0.34, 8.0, "cap", True),
         (0.70, 8.0, "bulla on the wall", False),
+        (0.18, 8.0, "crescent", False),
     ],
 )
 def test_how_much_wall_is_enough(wall, thick, name, pleural):
@@ -84,12 +95,15 @@ def test_how_much_wall_is_enough(wall, thick, name, pleural):
         ("crescent", {"volume_ml": 7.0}, False, "too small"),
         ("crescent", {"thickness_mm": 2.0}, False, "too thin .*2.1 mm"),
         ("crescent", {"thickness_mm": 2.9, "blur_mm": 3.0}, False, "too thin .*3.0 mm"),
-        ("bulla in the lung", {}, False, "bulges into the lung.*0% of its surface"),
-        ("bulla on the wall", {"thickness_mm": 12.0}, False, "bulges into the lung"),
-        ("crescent", {"thickness_mm": 12.0}, True, "does not bulge into the lung"),
+        ("bulla in the lung", {}, False, "inside the lung.*0% of its surface"),
+        ("bulla on the wall", {"thickness_mm": 12.0, "wall": 0.3}, False, "bulges into the lung"),
+        ("crescent", {"thickness_mm": 12.0}, True, "the lung bulges into it"),
         ("cap", {"thickness_mm": 6.5, "step": 0.4}, False, "dark rim of a healthy lung"),
-        ("cap", {"thickness_mm": 6.5, "wall": 0.48}, True, "layer along the chest wall: 48%"),
-        ("cap", {"thickness_mm": 6.5, "wall": 0.42}, False, "too much lung around it.*42%.*46%"),
+        ("cap", {"thickness_mm": 3.0, "wall": 0.6}, False, "reaches .* mm deep.*chain of bullae"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.48}, True, "thin layer along the chest wall"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.42}, False, "too much lung around it.*46%"),
+        ("crescent", {"thickness_mm": 4.5, "wall": 0.42}, False, "deep below the chest wall"),
+        ("crescent", {"thickness_mm": 6.5, "wall": 0.42}, True, "crescent along the chest wall: 42%"),
     ],
 )
 def test_each_verdict_says_why(name, changed, kept, reason):

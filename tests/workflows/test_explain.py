@@ -31,7 +31,7 @@ def test_free_air_and_a_bulla_with_size_place_and_reason(tmp_path, collapsed):
     assert pockets["left"]["volume_ml"] == pytest.approx(statistics["left"]["pneumothorax_ml"], rel=0.2)
     assert pockets["left"]["where"].endswith("front")
     assert not pockets["right"]["counted"]
-    assert "bulges into the lung" in pockets["right"]["reason"]
+    assert "inside the lung" in pockets["right"]["reason"]
     assert statistics["right"]["pneumothorax_ml"] == 0
 
     for side, mask in (("left", bulla.labels == 4), ("right", bulla.hu < 1e9)):
@@ -51,7 +51,7 @@ def test_the_terminal_says_it_in_words(tmp_path, collapsed, capsys):
     assert json.loads(printed.out)["pockets"][0]["side"] == "left"
     assert "right: no pocket of air large enough to be judged" in printed.err
     assert "third, front, at" in printed.err
-    assert "counted: thick, and does not bulge into the lung" in printed.err
+    assert "counted: thick, and the lung bulges into it" in printed.err
 
 
 def test_without_it_nothing_is_said(tmp_path, collapsed):

@@ -106,12 +106,26 @@ class PocketRules:
     least_ml: float = _number(8.0, "smaller pockets are not counted", TUNING)
     least_thick_mm: float = _number(2.1, "nor thinner ones (twice the volume over the surface)", TUNING)
     least_thick_sigmas: float = _number(1.0, "nor those thinner than this many sigmas of blur", TUNING)
-    thick_mm: float = _number(7.0, "a thicker pocket shows which way it bulges", OTHERS)
-    most_bulge: float = _number(0.528, "share of lung around a thick pocket's inner surface (0.5: flat)", OTHERS)
+    thick_mm: tuple[float, float] = _number(
+        (7.0, 10.0), "from here on a pocket is thick; from there on the stricter bulge counts", OTHERS
+    )
+    least_wall_thick: float = _number(0.2, "share of the surface that is chest wall, of a thick pocket", OTHERS)
+    most_bulge: tuple[float, float] = _number(
+        (0.55, 0.528), "share of lung around a thick pocket's inner surface (0.5: flat)", OTHERS
+    )
     bulge_mm: float = _number(8.0, "sigma of that neighbourhood", OTHERS)
     bulge_reach: float = _number(2.5, "in sigmas, as far as it is looked at", COST)
     bulge_depth_mm: float = _number(10.0, "the inner surface counts from this depth below the wall on", OTHERS)
-    least_wall: float = _number(0.46, "share of a thin pocket's surface that is chest wall", OTHERS)
+    least_wall: float = _number(0.36, "share of chest wall, of a thin crescent", OTHERS)
+    least_wall_round: float = _number(0.46, "share of chest wall, of what is thin and round", OTHERS)
+    solidity: tuple[float, float] = _number(
+        (0.4, 0.85), "share of its convex hull that a pocket fills, crescent and round", OTHERS
+    )
+    hull_mm: float = _number(4.0, "grid on which hulls are drawn", COST)
+    most_deep: float = _number(1.25, "median depth of a crescent below the wall, in multiples of its thickness", OTHERS)
+    most_reach: float = _number(
+        4.0, "95th percentile of the depth of anything thin: films have 2 to 3, chains of bullae 5 and more", OTHERS
+    )
     least_step: float = _number(
         0.46,
         "rise of density from a thin pocket to the lung beyond, air to lung being 1",
