@@ -198,6 +198,7 @@ def segment(
     weights: str | None = None,
     format: str = "nifti",
     series: str | None = None,
+    explain: bool = False,
 ) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
@@ -209,17 +210,16 @@ def segment(
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
         series: SeriesInstanceUID, where a DICOM folder holds several.
+        explain: say of each pocket of air why it counts as a pneumothorax or not.
     """
-    from .workflows.reconstruct import FORMATS
-    from .workflows.segment import segment_file
+    from .workflows.segment import in_words, segment_file
 
-    if format not in FORMATS:
-        raise InputError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
-    if format == "dicom":
-        from .workflows.segment import segment_dicom as segment_file
-
-    statistics = segment_file(ct, output, segmenter=segmenter, weights=weights, series=series)
+    statistics = segment_file(
+        ct, output, segmenter=segmenter, weights=weights, output_format=format, explain=explain, series=series
+    )
     _tell(statistics)
+    for line in in_words(statistics["pockets"]) if explain else []:
+        print(f"xrecon: {line}", file=sys.stderr)
     print(to_json(statistics))
 
 

@@ -9,18 +9,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .frame import is_sheared
 
+Format = Literal["nifti", "dicom"]  # what CTs and label maps are written as
+FORMATS: tuple[Format, Format] = ("nifti", "dicom")
+LONGEST_NAME = 240  # bytes; file systems take 255, and what is not finished has a longer name than the result
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The message names the file and the remedy; commands print it and exit 1."""
-
-
-LONGEST_NAME = 240  # bytes; file systems take 255, and what is not finished has a longer name than the result
 
 
 def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None) -> tuple[list[Path], dict[Path, str]]:
@@ -104,6 +105,12 @@ def check_writable(path: str | os.PathLike, folder: bool = False, sources: Itera
             tempfile.TemporaryDirectory(dir=place, prefix=".writable.").cleanup()
         except OSError as error:
             raise InputError(f"{path} cannot be written: {place}: {error.strerror}; give another place") from error
+
+
+def check_format(output_format: str) -> None:
+    """Raise :class:`InputError` unless ``output_format`` is one of :data:`FORMATS`."""
+    if output_format not in FORMATS:
+        raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
 
 
 @contextmanager

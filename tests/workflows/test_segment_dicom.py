@@ -19,7 +19,6 @@ from xrecon_bundle.segmentation.labels import REGIONS
 from xrecon_bundle.workflows.segment import segment_file
 
 pytest.importorskip("highdicom")
-from xrecon_bundle.workflows.segment import segment_dicom
 
 SHAPE = (50, 30, 36)
 AFFINE = phantom_affine(10.0, SHAPE)
@@ -63,7 +62,7 @@ def place_of(seg: pydicom.Dataset, label: int) -> set[tuple[int, ...]]:
 def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:
     nifti = save_nifti(tmp_path / "ct.nii.gz", phantom(AFFINE, SHAPE), AFFINE)
     expected = segment_file(nifti, tmp_path / "labels.nii.gz", by_hu)
-    statistics = segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    statistics = segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     for side in ("right", "left", "total"):
         assert statistics[side] == pytest.approx(expected[side])
     image = nibabel.load(tmp_path / "labels.nii.gz")
@@ -75,7 +74,7 @@ def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:
 
 
 def test_it_belongs_to_the_patient_the_study_and_the_images(ct, tmp_path) -> None:
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     seg, report = (pydicom.dcmread(tmp_path / name) for name in ("labels.dcm", "labels.sr.dcm"))
     images = [pydicom.dcmread(path) for path in ct.glob("*.dcm")]
     for derived in (seg, report):
@@ -95,7 +94,7 @@ def test_it_belongs_to_the_patient_the_study_and_the_images(ct, tmp_path) -> Non
 def test_the_report_says_what_the_json_says(ct, tmp_path) -> None:
     from highdicom.sr import srread
 
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     statistics = json.loads((tmp_path / "labels.json").read_text())
     groups = srread(tmp_path / "labels.sr.dcm").content.get_volumetric_roi_measurement_groups()
     found = {
@@ -114,8 +113,10 @@ def test_the_series_asked_for_is_segmented(ct, tmp_path) -> None:
     other = dicom_slices(np.repeat(phantom(AFFINE, SHAPE), 2, axis=2), finer)
     save_dicom(ct / "other", other)
     uid = pydicom.dcmread(ct / "copy.dcm").SeriesInstanceUID
-    assert segment_dicom(ct, tmp_path / "labels.dcm", by_hu)["series"] == other[0].SeriesInstanceUID
-    assert segment_dicom(ct, tmp_path / "labels.dcm", by_hu, series=uid)["series"] == uid
+    assert (
+        segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")["series"] == other[0].SeriesInstanceUID
+    )
+    assert segment_file(ct, tmp_path / "labels.dcm", by_hu, series=uid, output_format="dicom")["series"] == uid
     assert pydicom.dcmread(tmp_path / "labels.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID == uid
 
 
@@ -124,7 +125,9 @@ def test_of_two_passes_it_refers_to_the_images_that_were_segmented(tmp_path) -> 
     second = dicom_slices(phantom(AFFINE, SHAPE) // 2, AFFINE, slices[0].SeriesInstanceUID)
     for part in second:
         part.ConvolutionKernel = "B80f"
-    statistics = segment_dicom(save_dicom(tmp_path / "ct", slices + second), tmp_path / "labels.dcm", by_hu)
+    statistics = segment_file(
+        save_dicom(tmp_path / "ct", slices + second), tmp_path / "labels.dcm", by_hu, output_format="dicom"
+    )
     assert "kernel" in statistics["warnings"][0]
     seg = pydicom.dcmread(tmp_path / "labels.dcm")
     referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
@@ -149,7 +152,7 @@ def test_headers_that_cannot_be_copied_end_in_our_error_or_in_a_segmentation(tag
     folder = save_dicom(tmp_path / "ct", slices)
     before = set(tmp_path.rglob("*"))
     try:
-        segment_dicom(folder, tmp_path / "labels.dcm", by_hu)
+        segment_file(folder, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     except InputError:
         assert set(tmp_path.rglob("*")) == before
     else:
@@ -162,7 +165,7 @@ def test_images_without_frame_of_reference_cannot_be_referred_to(tmp_path) -> No
         del part.FrameOfReferenceUID
     folder = save_dicom(tmp_path / "ct", slices)
     with pytest.raises(InputError, match="cannot refer to these images"):
-        segment_dicom(folder, tmp_path / "labels.dcm", by_hu)
+        segment_file(folder, tmp_path / "labels.dcm", by_hu, output_format="dicom")
 
 
 def test_images_without_uid_cannot_be_referred_to(tmp_path) -> None:
@@ -171,7 +174,7 @@ def test_images_without_uid_cannot_be_referred_to(tmp_path) -> None:
         part.SOPInstanceUID = ""
     folder = save_dicom(tmp_path / "ct", slices)
     with pytest.raises(InputError, match="UIDs are missing"):
-        segment_dicom(folder, tmp_path / "labels.dcm", by_hu)
+        segment_file(folder, tmp_path / "labels.dcm", by_hu, output_format="dicom")
 
 
 def uneven(folder: Path, steps: list[float]) -> Path:
@@ -209,7 +212,7 @@ def by_band(hu: np.ndarray, spacing) -> np.ndarray:
 def test_every_image_has_its_label_slice_however_far_apart_they_are(steps, tmp_path) -> None:
     """Truth: the phantom at each image. A frame stands for the space half-way to its neighbours."""
     folder = uneven(tmp_path / "ct", steps)
-    statistics = segment_dicom(folder, tmp_path / "labels.dcm", by_band)
+    statistics = segment_file(folder, tmp_path / "labels.dcm", by_band, output_format="dicom")
     seg = pydicom.dcmread(tmp_path / "labels.dcm")
     images = sorted(map(pydicom.dcmread, folder.iterdir()), key=lambda image: image.ImagePositionPatient[2])
     heights = np.array([float(image.ImagePositionPatient[2]) for image in images])
@@ -248,13 +251,13 @@ def test_what_cannot_be_segmented_leaves_nothing(name, ct, tmp_path) -> None:
     before = set(tmp_path.rglob("*"))
     source, output, message = REFUSED[name]
     with pytest.raises(InputError, match=message):
-        segment_dicom(tmp_path / source, tmp_path / output, by_hu)
+        segment_file(tmp_path / source, tmp_path / output, by_hu, output_format="dicom")
     assert set(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy (Debian package dicom3tools)")
 def test_dciodvfy_finds_no_error(ct, tmp_path) -> None:
-    segment_dicom(ct, tmp_path / "labels.dcm", by_hu)
+    segment_file(ct, tmp_path / "labels.dcm", by_hu, output_format="dicom")
     for name, kind in (("labels.dcm", "Segmentation"), ("labels.sr.dcm", "Comprehensive3DSR")):
         result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True, check=False)
         assert kind in result.stderr

@@ -13,13 +13,12 @@ import pydicom
 from tqdm import tqdm
 
 from ..datasets.radiograph_pairs import RadiographPair, find_pairs
-from ..files import InputError, atomic_path, check_writable, write_nifti
+from ..files import Format, InputError, atomic_path, check_writable, write_nifti
 from ..segmentation import PTXSeg
 from ..segmentation.measures import measure_pneumothorax
 from ..segmentation.plausibility import volume_warnings
 from .predictor import Predictor, Reconstruction
 from .reconstruct import (
-    Format,
     check_output,
     report_path,
     same_origin,
