@@ -27,6 +27,8 @@ CONTENT = (
     "models/README.md",
     "models/model.json",
     "xrecon_bundle/**/*.py",
+    "xrecon_bundle/**/*.pyi",
+    "xrecon_bundle/**/py.typed",
     "xrecon_bundle/**/*.j2",
     "xrecon_bundle/**/*.png",
 )

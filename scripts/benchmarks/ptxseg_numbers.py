@@ -1,6 +1,6 @@
 """What a fifth more or less of each number of PTX-Seg does, and what each rule for pockets of air is good for.
 
-`python scripts/benchmark.py ptxseg_numbers`; the tables are docs/results/ptx-seg-numbers.md.
+`python scripts/benchmark.py ptxseg_numbers`; the tables go to docs/results/ptx-seg-numbers.md.
 """
 
 from __future__ import annotations
