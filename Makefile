@@ -2,12 +2,15 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow lint format bench ablation weights zoo zoo-test label-test deploy-test clean help
+.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo zoo-test label-test deploy-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
 	@echo "make test       lint and the whole test suite"
 	@echo "make test-slow  the minutes-long tests"
+	@echo "make test-extras  the whole suite with every optional package; a skipped test fails"
+	@echo "make coverage   the suite, and the share of lines that it runs"
+	@echo "make house      the rooms of the package, what imports what"
 	@echo "make lint       ruff only;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
 	@echo "make ablation   the paper's ablation experiments on a small synthetic cohort, one table and one plot"
@@ -38,6 +41,17 @@ test: lint
 
 test-slow: .venv/.ready
 	$(PY) -m pytest -q -m slow
+
+test-extras: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt ".[cluster,dicom,mlflow,onnx,sam]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-skips
+
+coverage: .venv/.ready
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" --cov=xrecon_bundle --cov-report=term
+
+house: .venv/.ready
+	$(PY) scripts/house.py
 
 bench: .venv/.ready
 	$(PY) scripts/benchmark.py generator

@@ -14,7 +14,7 @@ from xrecon_bundle.files import InputError
 from xrecon_bundle.placement.radiographs import load_radiograph_pair
 from xrecon_bundle.quality import check_radiographs, reprojection_consistency
 from xrecon_bundle.workflows.reconstruct import NOTICE, Reconstruction, write_reconstruction
-from xrecon_bundle.workflows.segment import segment_dicom
+from xrecon_bundle.workflows.segment import segment_file
 
 
 class RadiographSelectorOperator(Operator):
@@ -94,4 +94,4 @@ class CTWriterOperator(Operator):
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write everything into the folder."""
         write_reconstruction(op_input.receive("pred"), self.folder / "ct", "dicom")
-        segment_dicom(self.folder / "ct", self.folder / "pneumothorax.dcm")
+        segment_file(self.folder / "ct", self.folder / "pneumothorax.dcm", output_format="dicom")

@@ -15,6 +15,18 @@ from xrecon_bundle.files import InputError
 CACHE = Path(__file__).parents[1] / ".cache"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For an environment that has everything optional: `make test-extras`."""
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With ``--no-skips``, fail where a test was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Download before pytest-xdist starts its workers, so that two of them never do it at once."""
     if hasattr(config, "workerinput"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom
 from PIL import Image
 from radiograph_cases import grey_levels, write_dicom
 
@@ -176,6 +178,64 @@ def test_segment_writes_dicom_for_a_dicom_ct(
     )
 
 
+def test_the_series_read_and_what_was_left_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chest with a projection of it beside, which has more images, and a damaged file."""
+    monkeypatch.setitem(SEGMENTERS, "classical", lambda _: lambda hu, spacing: (hu < -700).astype(np.uint8))
+    affine = phantom_affine()
+    chest = dicom_slices(phantom(affine)[..., ::2], affine @ np.diag([1, 1, 2, 1]))
+    projection = dicom_slices(phantom(affine), affine)
+    for part in projection:
+        part.ImageType, part.SeriesDescription = ["DERIVED", "SECONDARY", "AXIAL", "MIP"], "CHEST MIP"
+    folder = save_dicom(tmp_path / "in" / "ann", chest + projection)
+    (folder / "bad.dcm").write_bytes((folder / next(folder.iterdir())).read_bytes()[:152])
+    taken, left = (parts[0].SeriesInstanceUID for parts in (chest, projection))
+
+    def said(*arguments: object) -> str:
+        xrecon(*arguments)
+        return capsys.readouterr().err
+
+    terminal = said("segment", folder, "--output", tmp_path / "seg.nii.gz")
+    assert f"read CT series {taken} (CHEST, 36 images)" in terminal
+    assert f"not read, --series asks for one: {left} (CHEST MIP, 72 images)" in terminal
+    assert "xrecon: warning: 1 damaged DICOM files left out (bad.dcm" in terminal
+    record = json.loads((tmp_path / "statistics.json").read_text())
+    assert (record["series"], record["images"]) == (taken, 36)
+    assert record["other_series"] == [{"series": left, "description": "CHEST MIP", "images": 72}]
+    assert "bad.dcm" in record["warnings"][0]
+
+    said("segment", folder, "--output", tmp_path / "seg.nii.gz", "--series", left)
+    assert json.loads((tmp_path / "statistics.json").read_text())["series"] == left
+
+    terminal = said("simulate", folder, "--output_dir", tmp_path / "one", "--spatial_size", 16)
+    assert f"read CT series {taken}" in terminal
+    assert "warning: 1 damaged" in terminal
+    record = json.loads((tmp_path / "one" / "source.json").read_text())
+    assert record["series"] == taken
+    assert "bad.dcm" in record["warnings"][0]
+
+    said("prepare", tmp_path / "in", "--output_dir", tmp_path / "out", "--spatial_size", 16, "--workers", 1)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [one["series"] for one in manifest["cases"]] == [taken]
+    reasons = {item["source"]: item["reason"] for item in manifest["exclusions"]}
+    assert left in reasons["ann"]
+    assert taken in reasons["ann"]
+    assert "damaged" in reasons["ann/bad.dcm"]
+
+
+def test_prepare_says_what_was_left_out_of_a_ct(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    affine = phantom_affine()
+    chest = dicom_slices(phantom(affine), affine)
+    for part in chest[:2]:
+        part.SamplesPerPixel = 3
+    save_dicom(tmp_path / "in" / "ann", chest)
+    xrecon("prepare", tmp_path / "in", "--output_dir", tmp_path / "out", "--spatial_size", 16, "--workers", 1)
+    assert "xrecon: warning: ann: 2 images in colour left out" in capsys.readouterr().err
+    (record,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
+    assert "2 images in colour left out" in record["warnings"][0]
+
+
 def test_a_volume_is_its_own_perfect_reconstruction(case: Path, capsys: pytest.CaptureFixture) -> None:
     xrecon("evaluate", case / "ct.nii.gz", case / "ct.nii.gz")
     metrics = json.loads(capsys.readouterr().out)
@@ -185,7 +245,8 @@ def test_a_volume_is_its_own_perfect_reconstruction(case: Path, capsys: pytest.C
 
 def test_simulating_a_simulated_ct_keeps_it(case: Path, tmp_path: Path) -> None:
     xrecon("simulate", case / "ct.nii.gz", "--output_dir", tmp_path / "again", "--spatial_size", SIZE)
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {path.name for path in case.iterdir()}
+    written = {path.name for path in (tmp_path / "again").iterdir()}
+    assert written == {path.name for path in case.iterdir()} | {"source.json"}
     first, second = (nibabel.load(folder / "ct.nii.gz") for folder in (case, tmp_path / "again"))
     shift = np.abs(first.affine[:3, 3] - second.affine[:3, 3])
     assert shift.max() < 15  # the thorax is found again
@@ -306,3 +367,131 @@ def test_a_released_checkpoint_becomes_weights_that_the_bundle_loads(
     arguments = ["--model", weights, "--spatial_size", SIZE]
     xrecon("reconstruct", case / "pa.png", case / "lateral.png", "--output", tmp_path / "ct.nii.gz", *arguments)
     assert np.ptp(nibabel.load(tmp_path / "ct.nii.gz").get_fdata()) > 0
+
+
+FILE, FOLDER = ".nii.gz", ""
+# What is read does not exist: a complaint about the output shows that it was looked at first.
+WRITERS = {
+    "reconstruct": (["reconstruct", "no.png", "no.png", "--model", "no.pt", "--output"], FILE),
+    "reconstruct to DICOM": (
+        ["reconstruct", "no.png", "no.png", "--model", "no.pt", "--format", "dicom", "--output"],
+        FOLDER,
+    ),
+    "reconstruct-folder": (["reconstruct-folder", "no", "--model", "no.pt", "--output"], FOLDER),
+    "segment": (["segment", "no.nii.gz", "--output"], FILE),
+    "segment to DICOM": (["segment", "no", "--format", "dicom", "--output"], ".dcm"),
+    "simulate": (["simulate", "no.nii.gz", "--output_dir"], FOLDER),
+    "prepare": (["prepare", "no", "--output_dir"], FOLDER),
+    "convert-published": (["convert-published", "no.pth", "--output"], ".pt"),
+}
+OUTPUTS = {
+    "a parent that is a file": ("file/out", "file is no folder"),
+    "a place where nothing can be made": ("/proc/out", "cannot be written"),
+    "a name of 250 letters": ("x" * 250, "too long"),
+    "something else of this name": ("taken", "is a (file|folder), and a|is no folder"),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_output_that_cannot_be_written_is_one_error_before_the_work(
+    command: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "DICOM" in command:
+        pytest.importorskip("highdicom")
+    monkeypatch.chdir(tmp_path)
+    arguments, suffix = WRITERS[command]
+    name, reason = OUTPUTS[output]
+    (tmp_path / "file").touch()
+    taken = tmp_path / f"taken{suffix}"
+    taken.touch() if suffix == FOLDER else taken.mkdir()
+    before = set(tmp_path.rglob("*"))
+    message = failure(capsys, *arguments, f"{name}{suffix}")
+    assert message.startswith("xrecon: error: ")
+    assert re.search(reason, message)
+    assert "\n" not in message
+    assert set(tmp_path.rglob("*")) == before
+
+
+SIDE_OUTPUTS = {
+    "reconstruct": "out.json",
+    "segment": ("statistics.json", "out.png"),
+    "segment to DICOM": ("out.json", "out.sr.dcm"),
+    "prepare": "out/manifest.json",
+    "reconstruct-folder": "out/summary.csv",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "side"),
+    [(command, side) for command, sides in SIDE_OUTPUTS.items() for side in np.atleast_1d(sides).tolist()],
+)
+def test_what_is_written_beside_the_output_is_looked_at_too(
+    command: str, side: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "DICOM" in command:
+        pytest.importorskip("highdicom")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / side).mkdir(parents=True)
+    arguments, suffix = WRITERS[command]
+    assert f"{side} is a folder" in failure(capsys, *arguments, f"out{suffix}")
+
+
+def test_what_is_read_is_never_overwritten(
+    case: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for path in case.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    pair = tmp_path / "pa.nii.gz", tmp_path / "lateral.nii.gz"
+    commands = (
+        ("reconstruct", *pair, "--output", pair[1], "--model", model),
+        ("segment", tmp_path / "ct.nii.gz", "--output", tmp_path / ".." / tmp_path.name / "ct.nii.gz"),
+        ("convert-published", tmp_path / "pa.png", "--output", tmp_path / "pa.png"),
+    )
+    for command in commands:
+        assert "is what is read" in failure(capsys, *command)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("which", ["pred", "true"])
+def test_a_volume_with_voxels_that_are_no_numbers_is_not_evaluated(
+    which: str, bad: float, case: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ct = nibabel.load(case / "ct.nii.gz")
+    hu = ct.get_fdata(dtype=np.float32)
+    hu[3, 4, 5:7] = bad
+    nibabel.save(nibabel.Nifti1Image(hu, ct.affine), tmp_path / "bad.nii.gz")
+    files = {"pred": case / "ct.nii.gz", "true": case / "ct.nii.gz"} | {which: tmp_path / "bad.nii.gz"}
+    message = failure(capsys, "evaluate", *files.values())
+    assert "bad.nii.gz: 2 of 262144 voxels are NaN or infinite" in message
+    assert "write the volume again" in message
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("scale", "warned"), [(1.0, None), (0.3, "too little for an adult: a child"), (1.8, "more than a person's")]
+)
+def test_lungs_of_no_adults_size_are_warned_of(
+    scale: float,
+    warned: str | None,
+    case: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a quick stand-in for the segmenter."""
+    monkeypatch.setitem(
+        SEGMENTERS, "classical", lambda _: lambda hu, spacing: ((hu < -700) & (hu > -980)).astype(np.uint8)
+    )
+    ct = nibabel.load(case / "ct.nii.gz")
+    affine = ct.affine @ np.diag([scale, scale, scale, 1])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(ct.dataobj), affine), tmp_path / "ct.nii.gz")
+    xrecon("segment", tmp_path / "ct.nii.gz", "--output", tmp_path / "seg.nii.gz")
+    captured = capsys.readouterr()
+    warnings = json.loads((tmp_path / "statistics.json").read_text())["warnings"]
+    assert json.loads(captured.out)["warnings"] == warnings
+    assert captured.err.splitlines() == [f"xrecon: warning: {warning}" for warning in warnings]
+    assert len(warnings) == (warned is not None)
+    assert warned is None or warned in warnings[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import xrecon_bundle
-from xrecon_bundle.fingerprint import code_fingerprint
+from xrecon_bundle.fingerprint import code_fingerprint, folder_fingerprint
 
 PACKAGE = Path(xrecon_bundle.__file__).parent
 
@@ -49,3 +49,19 @@ def test_it_changes_with_the_code(copied, change, same):
     before = fingerprint()
     change(folder)
     assert (fingerprint() == before) is same
+
+
+def test_only_the_rooms_asked_for_count(tmp_path):
+    for name in ("io/read.py", "report/draw.py", "frame.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1")
+    before = folder_fingerprint(tmp_path, ("io", "frame"))
+    (tmp_path / "report/draw.py").write_text("x = 2")
+    assert folder_fingerprint(tmp_path, ("io", "frame")) == before
+    (tmp_path / "frame.py").write_text("x = 2")
+    assert folder_fingerprint(tmp_path, ("io", "frame")) != before
+
+
+def test_a_room_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no such rooms: attic"):
+        folder_fingerprint(tmp_path, ("attic",))

@@ -62,3 +62,25 @@ def test_detector_just_shows_the_whole_cube() -> None:
     half_detector = frame.detector_size_mm() / 2
     source_to_near_face = frame.SOURCE_TO_DETECTOR_MM - frame.DETECTOR_TO_CENTRE_MM - frame.EDGE_MM / 2
     assert half_detector / frame.SOURCE_TO_DETECTOR_MM == pytest.approx(frame.EDGE_MM / 2 / source_to_near_face)
+
+
+@given(
+    st.permutations([0, 1, 2]),
+    st.lists(st.sampled_from([-1, 1]), min_size=3, max_size=3),
+    st.lists(st.floats(0.3, 10), min_size=3, max_size=3),
+    st.floats(-0.6, 0.6),
+    st.floats(-0.6, 0.6),
+)
+def test_voxel_spacing_has_the_voxels_volume(order, signs, edges, tilt, swivel):
+    """Slices of any axes, moved aside by ``tilt`` and ``swivel`` of their distance."""
+    columns = np.eye(3)[:, order] * signs * edges
+    sheared = columns.copy()
+    sheared[:, 2] += np.linalg.norm(columns[:, 2]) * (
+        tilt * columns[:, 1] / np.linalg.norm(columns[:, 1]) + swivel * columns[:, 0] / np.linalg.norm(columns[:, 0])
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = sheared
+    spacing = frame.voxel_spacing(affine)
+    np.testing.assert_allclose(spacing, edges, rtol=2e-5)  # the distance between slices stays
+    np.testing.assert_allclose(np.prod(spacing), abs(np.linalg.det(sheared)), rtol=2e-5)
+    assert frame.is_sheared(affine) or max(abs(tilt), abs(swivel)) < 0.005

@@ -10,14 +10,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fire
 from fire import decorators
 
-from .files import InputError, to_json
+from .files import InputError, check_writable, to_json
 
-BUNDLE_ROOT = Path(__file__).parents[1]
-MODEL = str(BUNDLE_ROOT / "models" / "model.pt")
+PACKAGE = Path(__file__).parent
+# In the bundle the weights lie beside the package, in an installed wheel within it.
+MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "model.pt")
 
 
 def reconstruct(
@@ -103,6 +105,7 @@ def reconstruct_folder(
     from .workflows import reconstruct_folder as batch
     from .workflows.predictor import Predictor
 
+    check_writable(Path(output) / batch.SUMMARY)
     predictor = Predictor(
         model,
         spatial_size,
@@ -132,7 +135,7 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
     """
     from .workflows.simulate import simulate_case
 
-    simulate_case(ct, output_dir, spatial_size=spatial_size, series=series)
+    _tell(simulate_case(ct, output_dir, spatial_size=spatial_size, series=series))
     print(f"wrote {output_dir}")
 
 
@@ -169,6 +172,9 @@ def prepare(
     )
     splits = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     print(f"{summary.prepared + summary.reused} cases ({splits}), {summary.reused} of them made before")
+    for case, warnings_ in summary.warnings.items():
+        for warning in warnings_:
+            print(f"xrecon: warning: {case}: {warning}", file=sys.stderr)
     if summary.excluded:
         print(f"{summary.excluded} CTs left out; {summary.manifest} says why")
 
@@ -186,7 +192,13 @@ def evaluate(pred: str, true: str) -> None:
 
 
 def segment(
-    ct: str, output: str, segmenter: str = "classical", weights: str | None = None, format: str = "nifti"
+    ct: str,
+    output: str,
+    segmenter: str = "classical",
+    weights: str | None = None,
+    format: str = "nifti",
+    series: str | None = None,
+    explain: bool = False,
 ) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
@@ -197,16 +209,18 @@ def segment(
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
+        series: SeriesInstanceUID, where a DICOM folder holds several.
+        explain: say of each pocket of air why it counts as a pneumothorax or not.
     """
-    from .workflows.reconstruct import FORMATS
-    from .workflows.segment import segment_file
+    from .workflows.segment import in_words, segment_file
 
-    if format not in FORMATS:
-        raise InputError(f"format '{format}' is unknown; choose one of {', '.join(FORMATS)}")
-    if format == "dicom":
-        from .workflows.segment import segment_dicom as segment_file
-
-    print(to_json(segment_file(ct, output, segmenter=segmenter, weights=weights)))
+    statistics = segment_file(
+        ct, output, segmenter=segmenter, weights=weights, output_format=format, explain=explain, series=series
+    )
+    _tell(statistics)
+    for line in in_words(statistics["pockets"]) if explain else []:
+        print(f"xrecon: {line}", file=sys.stderr)
+    print(to_json(statistics))
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
@@ -220,11 +234,26 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     from .networks.published import convert_state, read_published, unused_entries
     from .networks.weights import save_weights
 
+    check_writable(output, sources=[checkpoint])
     state = read_published(checkpoint, spatial_size)
     for reason, names in unused_entries(state).items():
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")
     save_weights(convert_state(state, spatial_size), output, spatial_size)
     print(f"wrote {output}")
+
+
+def _tell(record: dict[str, Any]) -> None:
+    """Say on standard error which DICOM series was read, which ones were not, and what to look at."""
+    if "series" in record:
+        named = [
+            f"{one['series']} ({one['description']}, {one['images']} images)"
+            for one in [record, *record.get("other_series", [])]
+        ]
+        print(f"xrecon: read CT series {named[0]}", file=sys.stderr)
+        if named[1:]:
+            print(f"xrecon: not read, --series asks for one: {'; '.join(named[1:])}", file=sys.stderr)
+    for warning in record.get("warnings", []):
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -30,6 +30,8 @@ DETECTOR_TO_CENTRE_MM = 200.0
 LOWER_PERCENTILE = 0.5
 UPPER_PERCENTILE = 99.5
 
+SHEAR = 1e-5  # of a voxel's volume: axes within a quarter of a degree of right angles count as right-angled
+
 ArrayT = TypeVar("ArrayT")
 
 
@@ -88,6 +90,28 @@ def grid_centre(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """World position ``(3,)`` of the centre of a grid of ``shape`` (its first three axes) under ``affine``."""
     middle = (np.asarray(shape[:3], dtype=float) - 1) / 2
     return np.asarray(affine, dtype=float)[:3, :3] @ middle + np.asarray(affine, dtype=float)[:3, 3]
+
+
+def voxel_spacing(affine: np.ndarray, slice_axis: int = 2) -> np.ndarray:
+    """Edges ``(3,)`` in mm of a right-angled voxel with the volume of ``affine``'s, which is |det|.
+
+    They are the lengths of the affine's columns. Where it is sheared (gantry tilt), the one across the slices is
+    shorter: the distance between slices, not the way along the table from one to the next.
+
+    Args:
+        affine: ``(4, 4)`` voxel index to mm.
+        slice_axis: the axis that runs from slice to slice.
+    """
+    spacing = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+    if is_sheared(affine):
+        spacing[slice_axis] = abs(np.linalg.det(affine[:3, :3])) / np.prod(np.delete(spacing, slice_axis))
+    return spacing
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine do not stand at right angles, beyond rounding."""
+    columns = np.asarray(affine, dtype=float)[:3, :3]
+    return bool(abs(np.linalg.det(columns / np.linalg.norm(columns, axis=0))) < 1 - SHEAR)
 
 
 def radiograph_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:

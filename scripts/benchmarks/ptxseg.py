@@ -80,7 +80,7 @@ def _lidc() -> None:
     for side, (lung, air) in SIDES.items():
         cavity = (labels == lung) | (labels == air)
         dice, volume = dice_score(labels == lung, lungs == lung), cavity.sum() * np.prod(spacing) / 1000
-        print(f"{side:>6}: lung Dice {dice:.4f}, false pneumothorax {_occupancy(labels, side):.2%}, {volume:.0f} mL")
+        print(f"{side:>6}: lung Dice {dice:.4f}, false pneumothorax {share_of_air(labels, side):.2%}, {volume:.0f} mL")
 
 
 def _inserted() -> None:
@@ -104,12 +104,12 @@ def _others() -> None:
         hu = np.maximum(hu, AIR_HU)
         labels = PTXSeg()(hu, spacing)
         print(f"\n{name}: {OPEN_CTS[name].shows}")
-        print("false pneumothorax " + ", ".join(f"{side} {_occupancy(labels, side):.2%}" for side in SIDES))
+        print("false pneumothorax " + ", ".join(f"{side} {share_of_air(labels, side):.2%}" for side in SIDES))
         lungs = pleural_cavity_labels(labels)
         _insert_and_find(hu, lungs, spacing, JUDGED_SEED)
         for bullae, ct_with in _mimic_cases(hu, lungs > 0, spacing):
             labels = PTXSeg()(ct_with, spacing)
-            print(f"{bullae}: " + ", ".join(f"{side} {_occupancy(labels, side):.2%}" for side in SIDES), flush=True)
+            print(f"{bullae}: " + ", ".join(f"{side} {share_of_air(labels, side):.2%}" for side in SIDES), flush=True)
 
 
 def _insert_and_find(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, seed: int) -> None:
@@ -120,13 +120,13 @@ def _insert_and_find(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, see
         for occupancy in OCCUPANCIES:
             ct, truth = insert_pneumothorax(hu, lungs, spacing, side, occupancy, seed=seed + int(100 * occupancy))
             noise = np.random.default_rng(seed).normal(0, NOISE_HU, ct.shape).astype(np.float32)
-            cases = [_regrid(ct, truth, spacing, *grid) for grid in _GRIDS.values()]
+            cases = [regrid(ct, truth, spacing, *grid) for grid in _GRIDS.values()]
             cases += [(ct + noise, truth, spacing), _thick_slices(ct, truth, spacing)]
             cells = []
             for volume, labels, size in cases:
                 found = PTXSeg()(volume, size)
                 air = SIDES[side][1]
-                error = 100 * (_occupancy(found, side) - _occupancy(labels, side))
+                error = 100 * (share_of_air(found, side) - share_of_air(labels, side))
                 cells.append(f"{dice_score(found == air, labels == air):.3f} {error:+6.1f}")
             print(f"{side:>6} {occupancy:6.0%} | " + " | ".join(f"{cell:>14}" for cell in cells), flush=True)
 
@@ -159,7 +159,7 @@ def _cohort(cases: int, size: int) -> None:
         case = synthesize_thorax(seed, size, inserted)
         found, truth = PTXSeg()(case.ct.astype(np.float32), spacing), case.segmentation
         air = [np.count_nonzero(labels > 2) * np.prod(spacing) / 1000 for labels in (truth, found)]
-        occupancy = [_occupancy(labels, side) for labels in (truth, found)]
+        occupancy = [share_of_air(labels, side) for labels in (truth, found)]
         rows.append([*air, *occupancy, dice_score(found > 2, truth > 2)])
         volumes = f"{air[0]:6.0f} mL, found {air[1]:6.0f}"
         shares = f"occupancy {occupancy[0]:.3f}, found {occupancy[1]:.3f}"
@@ -175,10 +175,11 @@ def _mimics() -> None:
     print("\nLIDC CT with what is not a pneumothorax: occupancy found, right and left")
     for name, ct in _mimic_cases(hu, lungs > 0, spacing):
         for grid in ("native", "128", "64"):
-            volume, _, size = _regrid(ct, lungs, spacing, *_GRIDS[grid])
+            volume, _, size = regrid(ct, lungs, spacing, *_GRIDS[grid])
             labels = PTXSeg()(volume, size)
             print(
-                f"{name:>28} {grid:>7}: {_occupancy(labels, 'right'):.2%} {_occupancy(labels, 'left'):.2%}", flush=True
+                f"{name:>28} {grid:>7}: {share_of_air(labels, 'right'):.2%} {share_of_air(labels, 'left'):.2%}",
+                flush=True,
             )
 
 
@@ -218,12 +219,13 @@ def add_emphysema(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, severi
     return hu * (1 - share) + empty * share
 
 
-def _occupancy(labels: np.ndarray, side: str) -> float:
+def share_of_air(labels: np.ndarray, side: str) -> float:
+    """Occupancy: air / (air + lung) of a side's cavity, 0 to 1."""
     lung, air = (np.count_nonzero(labels == label) for label in SIDES[side])
     return air / max(1, air + lung)
 
 
-def _regrid(
+def regrid(
     hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, step: float | None, blur: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """CT, labels and voxel size after a blur and resampling to voxels of ``step`` mm."""

@@ -217,6 +217,59 @@ def test_dicom_patients_are_known_by_their_header_whose_value_stays_there(tmp_pa
     assert "MRN" not in sources[0].patient
 
 
+@pytest.mark.parametrize("folders", [True, False], ids=["folders", "flat"])
+@pytest.mark.parametrize(
+    ("study", "patient", "series"),
+    [
+        pytest.param("1.2.3", "{}", "1.2.3.{}", id="one StudyInstanceUID"),
+        pytest.param("1.2.3", "{}", "1.2.3.4", id="one StudyInstanceUID and one SeriesInstanceUID"),
+        pytest.param(None, "{}", "1.2.3.{}", id="no StudyInstanceUID"),
+        pytest.param("", "{}", "1.2.3.{}", id="StudyInstanceUID empty"),
+        pytest.param("", "{}", "", id="no UID"),
+        pytest.param("1.2.3.{}", "", "1.2.3.4", id="no PatientID, one SeriesInstanceUID"),
+    ],
+)
+def test_patients_with_a_study_or_series_uid_in_common_are_all_there(study, patient, series, folders, tmp_path):
+    for number in range(3):
+        parts = dicom_slices(np.full((4, 4, 3), number, np.int16), AFFINE)
+        for part in parts:
+            part.PatientID, part.SeriesInstanceUID = patient.format(number), series.format(number)
+            part.StudyInstanceUID = study.format(number) if study is not None else ""
+            if study is None:
+                del part.StudyInstanceUID
+        save_dicom(tmp_path / (f"scan{number}" if folders else "flat"), parts)
+    sources, excluded = find_sources(tmp_path)
+    assert not excluded
+    assert [len(source.files) for source in sources] == [3, 3, 3]
+    assert len({source.name for source in sources}) == 3
+    if folders or patient:
+        assert len({source.patient for source in sources}) == 3
+
+
+def test_without_patient_study_and_series_each_folder_is_a_case(tmp_path):
+    for number in range(3):
+        parts = dicom_slices(np.full((4, 4, 3), number, np.int16), AFFINE)
+        for part in parts:
+            part.PatientID = part.StudyInstanceUID = part.SeriesInstanceUID = ""
+        save_dicom(tmp_path / f"scan{number}", parts)
+    sources, excluded = find_sources(tmp_path)
+    assert [source.path for source in sources] == ["scan0", "scan1", "scan2"]
+    assert not excluded
+
+
+def test_a_series_that_is_not_taken_is_listed(tmp_path):
+    """One patient without PatientID, one StudyInstanceUID, two series: they might be of two patients."""
+    for number in range(2):
+        parts = dicom_slices(np.zeros((4, 4, 3 + number), np.int16), AFFINE)
+        for part in parts:
+            part.PatientID = ""
+        save_dicom(tmp_path / f"scan{number}", parts)
+    sources, excluded = find_sources(tmp_path)
+    assert [source.path for source in sources] == ["scan1"]
+    assert [item["source"] for item in excluded] == ["scan0"]
+    assert sources[0].series in excluded[0]["reason"]
+
+
 def test_studies_in_one_flat_folder_become_cases_of_their_own(tmp_path):
     for number in range(2):
         parts = dicom_slices(np.zeros((4, 4, 3), np.int16), AFFINE)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from xrecon_bundle.segmentation import free_air
+from xrecon_bundle.segmentation import Pocket, free_air, judge, measure_pocket
 
 SPACING = np.array([2.0, 2.5, 3.0])
 RADIUS = 60.0  # of a pleural cavity that is a ball
@@ -28,10 +31,8 @@ POCKETS = {
 }
 
 
-def measures(pocket: np.ndarray) -> tuple[float, float]:
-    """Share of wall, and thickness in mm, as ``find_free_air`` takes them."""
-    wall, inner = (free_air._contact(pocket, other, SPACING) for other in (~CAVITY, CAVITY & ~pocket))
-    return wall / (wall + inner), 2 * np.count_nonzero(pocket) * np.prod(SPACING) / (wall + inner)
+def measured(name: str) -> Pocket:
+    return measure_pocket(POCKETS[name], CAVITY, SPACING)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def measures(pocket: np.ndarray) -> tuple[float, float]:
 )
 def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
     """The crescent reaches all round the lung, so that its hull is the cavity."""
-    assert free_air._solidity(POCKETS[name], CAVITY, SPACING) == pytest.approx(solidity, abs=0.06)
+    assert measured(name).solidity == pytest.approx(solidity, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,12 @@ def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
     ],
 )
 def test_bulge_is_the_share_of_lung_around_the_surface(name, least, most):
-    assert least < free_air._bulge(POCKETS[name], CAVITY, SPACING) < most
+    assert least < measured(name).bulge < most
 
 
 def test_a_film_has_no_surface_away_from_the_wall():
-    assert free_air._bulge(CAVITY & ~ball(RADIUS - 6.0), CAVITY, SPACING) is None
+    film = measure_pocket(CAVITY & ~ball(RADIUS - 6.0), CAVITY, SPACING)
+    assert np.isnan(film.bulge)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,7 @@ def test_a_film_has_no_surface_away_from_the_wall():
     [("crescent", True), ("cap", True), ("bulla on the wall", False), ("bulla in the lung", False)],
 )
 def test_what_lies_along_the_wall_is_pleural(name, pleural):
-    wall, thick = measures(POCKETS[name])
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+    assert judge(measured(name)).kept is pleural
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,31 @@ def test_what_lies_along_the_wall_is_pleural(name, pleural):
     ],
 )
 def test_how_much_wall_is_enough(wall, thick, name, pleural):
-    assert free_air._on_the_wall(POCKETS[name], CAVITY, SPACING, wall, thick) is pleural
+    pocket = replace(measured(name), wall=wall, thickness_mm=thick)
+    assert judge(pocket).kept is pleural
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "kept", "reason"),
+    [
+        ("crescent", {"volume_ml": 7.0}, False, "too small"),
+        ("crescent", {"thickness_mm": 2.0}, False, "too thin .*2.1 mm"),
+        ("crescent", {"thickness_mm": 2.9, "blur_mm": 3.0}, False, "too thin .*3.0 mm"),
+        ("bulla in the lung", {}, False, "inside the lung.*0% of its surface"),
+        ("bulla on the wall", {"thickness_mm": 12.0, "wall": 0.3}, False, "bulges into the lung"),
+        ("crescent", {"thickness_mm": 12.0}, True, "the lung bulges into it"),
+        ("cap", {"thickness_mm": 6.5, "step": 0.4}, False, "dark rim of a healthy lung"),
+        ("cap", {"thickness_mm": 3.0, "wall": 0.6}, False, "reaches .* mm deep.*chain of bullae"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.48}, True, "thin layer along the chest wall"),
+        ("cap", {"thickness_mm": 6.5, "wall": 0.42}, False, "too much lung around it.*46%"),
+        ("crescent", {"thickness_mm": 4.5, "wall": 0.42}, False, "deep below the chest wall"),
+        ("crescent", {"thickness_mm": 6.5, "wall": 0.42}, True, "crescent along the chest wall: 42%"),
+    ],
+)
+def test_each_verdict_says_why(name, changed, kept, reason):
+    verdict = judge(replace(measured(name), **changed))
+    assert verdict.kept is kept
+    assert re.search(reason, verdict.reason)
 
 
 @pytest.mark.parametrize("lung_hu", [-850.0, -600.0, -450.0], ids=["aerated", "half collapsed", "collapsed"])
@@ -177,10 +202,14 @@ def test_step_is_the_rise_of_density_beyond_a_pocket(beyond):
     relative = np.select([position < 6, position < 8.5], [0.1, 0.5 * (0.1 + beyond)], beyond)
     relative = np.broadcast_to(relative[:, None, None], (40, 8, 8))
     pocket = np.broadcast_to((position < 6)[:, None, None], (40, 8, 8))
-    step = free_air._step(pocket, relative, np.ones_like(pocket), np.array([0.5, 1, 1]) / 2.5)
+    everywhere, spacing = np.ones_like(pocket), np.array([0.5, 1.0, 1.0])
+    everywhere[-1] = False  # the chest wall
+    step = measure_pocket(pocket, everywhere, spacing, np.full(3, 2.5), relative, everywhere).step
     assert step == pytest.approx(beyond - 0.1)
 
 
 def test_a_pocket_with_nothing_seen_beyond_it_is_not_judged_by_its_step():
     everything = np.ones((6, 6, 6), bool)
-    assert free_air._step(everything, np.zeros(everything.shape), everything, np.ones(3)) == np.inf
+    everything[0] = False
+    nothing = np.zeros(everything.shape)
+    assert measure_pocket(everything, everything, np.ones(3), np.ones(3), nothing, everything).step == np.inf

@@ -223,6 +223,17 @@ def test_with_segment_the_table_has_the_measures(output_format, small, predictor
     assert batch.reconstruct_folder(small, tmp_path / "out", predictor, output_format, segment=True).reused == 1
 
 
+def test_linked_patients_are_found_and_no_link_vanishes(small, tmp_path) -> None:
+    (tmp_path / "archive").mkdir()
+    shutil.copytree(small / "one", tmp_path / "archive" / "three")
+    for name, target in (("linked", tmp_path / "archive" / "three"), ("lost", tmp_path / "gone"), ("ring", small)):
+        (small / name).symlink_to(target)
+    pairs, problems = find_pairs(small)
+    assert [pair.case for pair in pairs] == ["linked", "one", "two"]
+    assert set(problems) == {"lost", "ring"}
+    assert "a link to nothing" in problems["lost"]
+
+
 def test_a_folder_without_radiographs_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="no radiographs here"):
         find_pairs(tmp_path)

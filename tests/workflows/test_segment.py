@@ -7,6 +7,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from chest_phantom import CENTRE, dicom_slices, phantom, save_dicom
 from PIL import Image
 
 from tests.segmentation.conftest import SPACING
@@ -62,3 +63,30 @@ def test_any_stored_axes_come_out_in_the_chest_frame(axcodes):
     np.testing.assert_array_equal(turned, np.nan_to_num(hu[::-1, ::-1, ::-1], nan=-1024.0))
     np.testing.assert_allclose(spacing, [1.0, 2.0, 3.0])
     assert tuple(np.argwhere(turned == 500.0)[0]) == (4, 5, 5)
+
+
+@pytest.mark.parametrize("degrees", [20, -30])
+def test_volumes_in_ml_do_not_depend_on_the_gantry_tilt(degrees, tmp_path):
+    """Slices tilted, each moved along the table only: the stack is sheared, the patient is not."""
+
+    def by_hu(hu: np.ndarray, spacing) -> np.ndarray:
+        return np.select([hu == -850, hu == 1000], [1, 4], 0).astype(np.uint8)
+
+    def statistics(degrees: float) -> dict:
+        tilt, shape = np.radians(degrees), (80, 60, 90)
+        affine = np.eye(4)
+        affine[:3, 0], affine[:3, 2] = [-5, 0, 0], [0, 0, 5]
+        affine[:3, 1] = [0, -5 * np.cos(tilt), 5 * np.sin(tilt)]
+        affine[:3, 3] = CENTRE - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+        folder = save_dicom(tmp_path / f"{degrees}", dicom_slices(phantom(affine, shape), affine))
+        result = segment_file(folder, tmp_path / f"{degrees}.nii.gz", by_hu)
+        image = nibabel.load(tmp_path / f"{degrees}.nii.gz")
+        np.testing.assert_allclose(image.affine, affine, atol=1e-3)
+        voxel_ml = abs(np.linalg.det(image.affine)) / 1000
+        assert result["right"]["lung_ml"] == pytest.approx(np.sum(np.asarray(image.dataobj) == 1) * voxel_ml)
+        return result
+
+    tilted, upright = statistics(degrees), statistics(0)
+    assert tilted["right"]["lung_ml"] == pytest.approx(upright["right"]["lung_ml"], rel=0.005)
+    assert tilted["left"]["pneumothorax_ml"] == pytest.approx(upright["left"]["pneumothorax_ml"], rel=0.1)  # 7 mL
+    assert "gantry tilt kept in the affine" in tilted["notes"]

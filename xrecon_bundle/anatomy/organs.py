@@ -8,6 +8,7 @@ three coordinate arrays of any one shape and return approximate signed distances
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -130,7 +131,13 @@ def vessel_paths(thorax: SyntheticThorax) -> dict[str, tuple[np.ndarray, np.ndar
     aorta, unfold = thorax.aorta, thorax.aorta_unfolding
     lower = [(z, 66 - thorax.kyphosis * (z - 5) ** 2 * (1 if z < 5 else 0.75) - 24) for z in (0, 50, 100, 185)]
     front = (1 - thorax.depth) * 55
-    arch = [(-4, -22, -2), (-10, -38, -22), (-13, -40, -48), (-7, -26, -67), (6, -4, -74 - 5 * unfold)]
+    arch: list[tuple[float, float, float]] = [
+        (-4, -22, -2),
+        (-10, -38, -22),
+        (-13, -40, -48),
+        (-7, -26, -67),
+        (6, -4, -74 - 5 * unfold),
+    ]
     arch += [(17 + 5 * unfold, 20, -66 - 3 * unfold), (23 + 6 * unfold, 36, -44), (23 + 5 * unfold, lower[0][1], 0)]
     arch += [(17 + 3 * unfold, lower[1][1] + 1, 50), (7, lower[2][1] - 3, 100), (5, lower[3][1] - 6, 185)]
     paths = {
@@ -183,11 +190,8 @@ RIGHT_HEART = ("pulmonary_trunk", "right_pulmonary", "right_lower_artery", "left
 
 def tube(points: Points, line: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Distance to a tube along a polyline."""
-    distance = None
-    for start, end, first, last in zip(line, line[1:], radii, radii[1:], strict=False):
-        part = capsule(points, start, end, (first, last))
-        distance = part if distance is None else np.minimum(distance, part)
-    return distance
+    pieces = zip(line, line[1:], radii, radii[1:], strict=False)
+    return reduce(np.minimum, (capsule(points, start, end, (first, last)) for start, end, first, last in pieces))
 
 
 def mediastinum(points: Points, thorax: SyntheticThorax) -> np.ndarray:

@@ -20,11 +20,11 @@ from scipy import ndimage
 
 from .. import frame
 from ..segmentation.labels import SIDES
+from ..segmentation.parameters import TISSUE
+from ..segmentation.smoothing import mean_nearby
 
 Side = Literal["right", "left"]
 Posture = Literal["erect", "supine"]
-_AIR_HU = -1000.0
-_WALL_HU = 30.0
 _COLLAPSED = 1.03  # airless lung, relative to water
 _LABEL_MM = 2.0  # as far a label map's outline may be off
 
@@ -83,12 +83,12 @@ def insert_pneumothorax(
     if occupancy == 0:
         return hu, labels
     rng = np.random.default_rng(seed)
-    spacing = np.asarray(spacing, dtype=float)
+    edges = np.asarray(spacing, dtype=float)
     shift = rng.uniform(0.4, 1.0) * 28.0 * max(0.0, occupancy - 0.3)
     if shift > 0.1:
-        hu, labels = _shift_mediastinum(hu, labels, spacing, side, shift)
+        hu, labels = _shift_mediastinum(hu, labels, edges, side, shift)
     posture = posture or ("erect", "supine")[rng.integers(2)]
-    _collapse(hu, labels, spacing, side, posture, occupancy, rng)
+    _collapse(hu, labels, edges, side, posture, occupancy, rng)
     return np.maximum(hu, np.float32(frame.AIR_HU)), labels
 
 
@@ -127,8 +127,8 @@ def _collapse(
     at = tuple(every.T)
     before, lung_before = hu[at], content[at]
     edge = np.concatenate([~ndimage.binary_erosion(cavity)[tuple(voxels.T)], np.ones(len(rim), dtype=bool)])
-    wall = np.where(edge, np.clip((before - lung_before) / np.maximum(_WALL_HU - lung_before, 50.0), 0.0, 1.0), 0.0)
-    wall_hu = np.maximum(before, _WALL_HU)
+    wall = np.where(edge, np.clip((before - lung_before) / np.maximum(TISSUE.wall - lung_before, 50.0), 0.0, 1.0), 0.0)
+    wall_hu = np.maximum(before, TISSUE.wall)
 
     source = collapse.prepare(every).source(amount)
     membership = _membership(soft, every, source)
@@ -142,7 +142,7 @@ def _collapse(
     weight = (1 - wall) * cover
     denser = _bisect(lambda factor: (weight * _compress(tissue, factor)).sum(), mass, 0.3, 60.0)
     lung_hu = (_compress(tissue, denser) - 1) * 1000
-    air_hu = _AIR_HU + _air_noise(hu, cavity, rng)[at]
+    air_hu = TISSUE.air + _air_noise(hu, cavity, rng)[at]
     hu[at] = wall * wall_hu + (1 - wall) * (cover * lung_hu + (1 - cover) * air_hu)
     labels[tuple(voxels.T)] = np.where(is_lung, lung, air)
 
@@ -204,7 +204,7 @@ def _membership(soft: np.ndarray, points: np.ndarray, source: np.ndarray) -> np.
 def _to_the_wall(hu: np.ndarray, cavity: np.ndarray, free: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The cavity with what a label map leaves out between lung and wall: voxels that are more lung than wall."""
     near = ndimage.distance_transform_edt(~cavity, sampling=spacing) <= max(_LABEL_MM, float(spacing.max()))
-    between = 0.5 * (_WALL_HU + float(np.median(hu[cavity])))
+    between = 0.5 * (TISSUE.wall + float(np.median(hu[cavity])))
     return ndimage.binary_propagation(cavity, mask=cavity | (near & free & (hu < between)))
 
 
@@ -219,17 +219,16 @@ def _hilum(voxels: np.ndarray, side: Side) -> np.ndarray:
 def _without_rim(hu: np.ndarray, cavity: np.ndarray) -> np.ndarray:
     """HU of the lung, continued smoothly over its rim and beyond, where the chest wall shines in."""
     core = ndimage.binary_erosion(cavity)
-    core = (core if core.any() else cavity).astype(np.float32)
+    core = core if core.any() else cavity
     total = np.zeros(hu.shape, dtype=np.float32)
     missing = np.ones(hu.shape, dtype=bool)
     for width in (1.2, 3.0, 9.0):
-        near = ndimage.gaussian_filter(core, width)
-        mean = ndimage.gaussian_filter(np.where(core > 0, np.minimum(hu, -300.0), 0.0), width)
-        fill = missing & (near > 0.02)
-        total[fill] = mean[fill] / near[fill]
+        mean = mean_nearby(np.minimum(hu, -300.0), core, width, least=0.02, truncate=4.0)
+        fill = missing & ~np.isnan(mean)
+        total[fill] = mean[fill]
         missing &= ~fill
-    total[missing] = np.median(hu[core > 0])
-    return np.where(core > 0, hu, total).astype(np.float32)
+    total[missing] = np.median(hu[core])
+    return np.where(core, hu, total).astype(np.float32)
 
 
 def _compress(tissue: np.ndarray, factor: float) -> np.ndarray:

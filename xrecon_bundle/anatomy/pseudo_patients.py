@@ -44,27 +44,27 @@ def make_pseudo_patient(
         raise ValueError(f"hu {hu.shape} and labels {labels.shape} must have one shape")
     if not np.isin(labels, _LUNGS).any():
         raise ValueError("the label map holds no lung (values 1 to 4)")
-    spacing = np.asarray(spacing, dtype=float)
-    source = random_deformation(labels, spacing, seed)
+    edges = np.asarray(spacing, dtype=float)
+    source = random_deformation(labels, edges, seed)
     moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
     moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
-    varied = _vary_intensity(moved, moved_labels, jacobian(source), spacing, np.random.default_rng([seed, 1]))
+    varied = _vary_intensity(moved, moved_labels, jacobian(source), edges, np.random.default_rng([seed, 1]))
     return np.rint(np.clip(varied, frame.AIR_HU, 3071)).astype(np.int16), moved_labels
 
 
-def random_deformation(labels: np.ndarray, spacing: Sequence[float], seed: int) -> np.ndarray:
+def random_deformation(labels: np.ndarray, spacing: Sequence[float] | np.ndarray, seed: int) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
     Arguments as :func:`make_pseudo_patient`. The Jacobian determinant of the map is positive everywhere.
     """
-    spacing = np.asarray(spacing, dtype=float)
+    edges = np.asarray(spacing, dtype=float)
     rng = np.random.default_rng([seed, 0])
     shape = np.array(labels.shape)
-    coarse = np.maximum(np.ceil((shape - 1) * spacing / GRID_MM).astype(int) + 1, 3)
+    coarse = np.maximum(np.ceil((shape - 1) * edges / GRID_MM).astype(int) + 1, 3)
     nodes = [np.linspace(0, n - 1, m) for n, m in zip(shape, coarse, strict=True)]
     index = np.stack(np.meshgrid(*nodes, indexing="ij"))
-    step = np.array([node[1] - node[0] for node in nodes]) * spacing
-    position = index * spacing[:, None, None, None]
+    step = np.array([node[1] - node[0] for node in nodes]) * edges
+    position = index * edges[:, None, None, None]
     organs = ndimage.map_coordinates(labels, index, order=0)
 
     velocity = _breath(organs, position, rng) + _organ_sizes(organs, position, rng)
@@ -76,7 +76,7 @@ def random_deformation(labels: np.ndarray, spacing: Sequence[float], seed: int) 
         if jacobian(moved / step[:, None, None, None]).min() > LEAST_JACOBIAN:
             break
         velocity = 0.8 * velocity
-    source = moved / spacing[:, None, None, None]
+    source = moved / edges[:, None, None, None]
     grid = np.meshgrid(
         *(np.linspace(0, m - 1, n, dtype=np.float32) for n, m in zip(shape, coarse, strict=True)), indexing="ij"
     )

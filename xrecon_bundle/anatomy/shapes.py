@@ -93,12 +93,15 @@ def smooth_max(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndarra
 
 
 def ellipsoid(
-    points: Sequence[np.ndarray], centre: Sequence[float], radii: Sequence[float], axes: np.ndarray | None = None
+    points: Sequence[np.ndarray],
+    centre: Sequence[float] | np.ndarray,
+    radii: Sequence[float] | np.ndarray,
+    axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Distance to an ellipsoid; ``axes`` are its orthonormal axes as rows (default: the coordinate axes)."""
     local = [coordinate - np.float32(value) for coordinate, value in zip(points, centre, strict=True)]
     if axes is not None:
-        local = [sum(np.float32(row[i]) * local[i] for i in range(3)) for row in axes]
+        local = [np.float32(a) * local[0] + np.float32(b) * local[1] + np.float32(c) * local[2] for a, b, c in axes]
     first = sum((value / np.float32(radius)) ** 2 for value, radius in zip(local, radii, strict=True))
     second = sum((value / np.float32(radius) ** 2) ** 2 for value, radius in zip(local, radii, strict=True))
     root = np.sqrt(first)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -109,7 +110,7 @@ class _Place:
     def points(self) -> tuple[np.ndarray, ...]:
         axis = np.arange(self.size, dtype=np.float32)
         index = np.meshgrid(axis, axis, axis, indexing="ij", sparse=True)
-        plain = [
+        plain: list[Any] = [
             sum(np.float32(self.affine[i, j]) * index[j] for j in range(3)) + np.float32(self.affine[i, 3])
             for i in range(3)
         ]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .. import frame
-from ..files import InputError, write_json, write_nifti
+from ..files import InputError, file_sha256, write_json, write_nifti
 from ..io.radiograph_files import VIEWS, write_radiograph_nifti, write_radiograph_png
 from ..projection.radiographs import simulate_radiographs
 
@@ -82,12 +82,6 @@ def write_case(
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def split_cases(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from .. import __version__, frame
 from ..anatomy.patient import SyntheticThorax
@@ -22,8 +17,11 @@ from ..anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
 from ..anatomy.pseudo_patients import make_pseudo_patient
 from ..anatomy.thorax import synthesize_thorax
 from ..files import InputError, write_json
+from ..fingerprint import code_fingerprint
 from ..placement.standardize import resize_cube
-from .cases import FRACTIONS, MANIFEST, SOURCE, file_sha256, split_cases, write_case
+from .cases import FRACTIONS, MANIFEST, SOURCE, split_cases, write_case
+from .prepare import ROOMS
+from .store import Outcome, make_or_reuse, run_cases
 
 OCCUPANCY = (0.03, 0.9)
 
@@ -121,7 +119,6 @@ class _Recipe(Protocol):
     spatial_size: int
     seed: int
     pneumothorax_fraction: float
-    version: ClassVar[int]  # raise it when the same seed would give other files; finished cases are then made again
     made_by: ClassVar[str]
 
     def key(self, number: int) -> dict[str, Any]: ...
@@ -134,7 +131,6 @@ class _SyntheticPatients:
     spatial_size: int
     seed: int
     pneumothorax_fraction: float
-    version: ClassVar[int] = 1
     made_by: ClassVar[str] = "write_synthetic_cohort"
 
     def key(self, number: int) -> dict[str, Any]:
@@ -159,7 +155,6 @@ class _PseudoPatients:
     pneumothorax_fraction: float
     ct: np.ndarray
     labels: np.ndarray
-    version: ClassVar[int] = 1
     made_by: ClassVar[str] = "write_pseudo_cohort"
 
     def key(self, number: int) -> dict[str, Any]:
@@ -197,14 +192,10 @@ def _write_cohort(
         raise InputError(f"spatial_size is the edge in voxels, from 16 to 512, not {recipe.spatial_size}")
     if not 0 <= recipe.pneumothorax_fraction <= 1:
         raise InputError(f"pneumothorax_fraction is a chance between 0 and 1, not {recipe.pneumothorax_fraction}")
-    make = partial(_make_or_reuse, output, recipe)
-    progress = partial(tqdm, total=cases, desc=recipe.made_by, unit="case")
-    if workers == 1:
-        records = list(progress(map(make, range(cases))))
-    else:
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        with ProcessPoolExecutor(workers, context) as pool:
-            records = list(progress(pool.map(make, range(cases))))
+    made = run_cases(partial(_make_patient, output, recipe), range(cases), recipe.made_by, workers)
+    if failed := next((outcome.reason for outcome in made if outcome.reason), None):
+        raise InputError(f"{output}: a patient could not be made: {failed}")
+    records = [outcome.record for outcome in made]
     splits = split_cases((record["patient"] for record in records), recipe.seed, fractions)
     content = {
         "made_by": f"xrecon_bundle {recipe.made_by} {__version__}",
@@ -216,32 +207,17 @@ def _write_cohort(
     return output / MANIFEST
 
 
-def _make_or_reuse(output: Path, recipe: _Recipe, number: int) -> dict[str, Any]:
-    key = json.loads(json.dumps(recipe.key(number)))  # as it reads when it comes back from a file
+def _make_patient(output: Path, recipe: _Recipe, number: int) -> Outcome:
+    key = recipe.key(number)
     folder = output / key["patient"]
-    finished = _finished(folder, key)
-    if finished is not None:
-        return finished
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+
+    def make() -> None:
         ct, segmentation = recipe.make(number)
         write_case(folder, ct, frame.cube_affine(recipe.spatial_size), segmentation, source=key)
-    finally:
-        torch.set_num_threads(threads)
-    return json.loads((folder / SOURCE).read_text())
 
-
-def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a case that is this patient, with these settings, and whose files are whole."""
-    try:
-        record = json.loads((folder / SOURCE).read_text())
-        same = all(record[name] == value for name, value in key.items())
-        whole = same and all(file_sha256(folder / name) == digest for name, digest in record["files"].items())
-    except (OSError, ValueError, KeyError):
-        return None
-    return record if whole else None
+    return make_or_reuse(folder / SOURCE, key, make)
 
 
 def _settings(recipe: _Recipe) -> dict[str, Any]:
-    return {"recipe": recipe.version, "spatial_size": recipe.spatial_size, "edge_mm": frame.EDGE_MM}
+    code = code_fingerprint("anatomy", "segmentation", *ROOMS)
+    return {"code": code, "spatial_size": recipe.spatial_size, "edge_mm": frame.EDGE_MM}

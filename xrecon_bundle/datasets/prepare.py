@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-import torch
 from skimage.transform import resize
-from tqdm import tqdm
 
 from .. import __version__, frame
-from ..files import InputError, write_json
+from ..files import InputError, check_writable, file_sha256, write_json
+from ..fingerprint import code_fingerprint
 from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
 from ..io.readers import has_suffix, named, read_ct, read_dicom
 from ..placement.standardize import resize_cube, standardize_ct
-from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, file_sha256, split_cases, write_case
+from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, split_cases, write_case
 from .sources import Source, find_sources
+from .store import Outcome, make_or_reuse, run_cases
 
-RECIPE = 1  # raise it when the same CT would give other files; finished cases are then made again
+# What a case is made by: where this code has changed, finished cases are made again.
+ROOMS = ("frame", "files", "io", "placement", "projection", "datasets")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`prepare` did: cases made now, cases found finished, CTs excluded, cases in each split."""
+    """What :func:`prepare` did: cases made now, cases found finished, CTs excluded, cases in each split.
+
+    ``warnings``: by case, what was left out of its CT or put right that can matter.
+    """
 
     prepared: int
     reused: int
     excluded: int
     splits: dict[str, int]
     manifest: Path
+    warnings: dict[str, list[str]]
 
 
 def prepare(
@@ -74,29 +73,32 @@ def prepare(
             :func:`xrecon_bundle.datasets.sources.find_sources`.
 
     Raises:
-        InputError: no CT below the folder, none of them usable, the cluster cannot be reached, or a worker was killed.
+        InputError: no CT below the folder, none of them usable, nothing can be written to ``output_dir``, the cluster
+            cannot be reached, or a worker was killed.
     """
     check_size(spatial_size)
     root, output = Path(ct_folder).resolve(), Path(output_dir).resolve()
+    check_writable(output / MANIFEST)
     sources, excluded = find_sources(root, output, patient_pattern)
     for leftover in output.glob(".*.partial"):
         shutil.rmtree(leftover)
-    outcomes = dict(zip(sources, _run(sources, root, output, spatial_size, workers, cluster), strict=True))
+    make = partial(_prepare_one, root=root, output=output, spatial_size=spatial_size)
+    outcomes = run_cases(make, sources, "prepare", workers, cluster)
 
     seen: dict[str, str] = {}
     cases, reused = [], 0
-    for source, outcome in outcomes.items():
-        reason = outcome.get("reason")
-        if reason is None and outcome["record"]["files"][CT] in seen:  # a copy, or the same CT in another format
-            reason = f"the same CT as {seen[outcome['record']['files'][CT]]}"
+    for source, outcome in zip(sources, outcomes, strict=True):
+        reason = outcome.reason
+        if reason is None and outcome.record["files"][CT] in seen:  # a copy, or the same CT in another format
+            reason = f"the same CT as {seen[outcome.record['files'][CT]]}"
         if reason is not None:
             reason = reason.removeprefix(f"{root / source.path}: ").replace(f"{root}/", "")
             excluded.append({"source": source.path, "reason": reason})
             _remove_case(output / source.name)
             continue
-        seen[outcome["record"]["files"][CT]] = source.path
-        reused += outcome["reused"]
-        cases.append({"case": source.name, **outcome["record"]})
+        seen[outcome.record["files"][CT]] = source.path
+        reused += outcome.reused
+        cases.append({"case": source.name, **outcome.record})
     splits = split_cases((case["patient"] for case in cases), seed, fractions)
     cases = [{"case": case["case"], "split": splits[case["patient"]], **case} for case in cases]
     settings = {**_settings(spatial_size), "seed": seed, "fractions": list(fractions)}
@@ -107,84 +109,17 @@ def prepare(
         raise InputError(f"{root}: none of {len(excluded)} CTs can be used, see {output / MANIFEST} ({reasons})")
     counts = Counter(case["split"] for case in cases)
     return Summary(
-        len(cases) - reused, reused, len(excluded), {name: counts[name] for name in SPLITS}, output / MANIFEST
+        len(cases) - reused,
+        reused,
+        len(excluded),
+        {name: counts[name] for name in SPLITS},
+        output / MANIFEST,
+        {case["case"]: case["warnings"] for case in cases if case.get("warnings")},
     )
 
 
-def _run(
-    sources: list[Source], root: Path, output: Path, spatial_size: int, workers: int, cluster: str | None
-) -> list[dict[str, Any]]:
-    """The outcome of every source, in their order."""
-    outcomes: dict[Source, dict[str, Any]] = {}
-    with tqdm(total=len(sources), desc="prepare", unit="case") as progress:
-        if workers == 1 and cluster is None:
-            for source in sources:
-                outcomes[source] = _prepare_one(source, root, output, spatial_size)
-                progress.update()
-        else:
-            with _executor(workers, cluster) as pool:
-                futures: dict[Future, Source] = {
-                    pool.submit(_prepare_one, source, root, output, spatial_size): source for source in sources
-                }
-                try:
-                    for future in as_completed(futures):
-                        outcomes[futures[future]] = future.result()
-                        progress.update()
-                except BrokenProcessPool as error:
-                    raise InputError(
-                        f"{output}: a worker was killed, probably for memory; {len(outcomes)} of {len(sources)} CTs "
-                        "are done and kept, run the command again with fewer workers"
-                    ) from error
-                finally:
-                    for future in futures:
-                        future.cancel()
-    return [outcomes[source] for source in sources]
-
-
-@contextmanager
-def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
-    if cluster is None:
-        context = multiprocessing.get_context("spawn")  # ITK and torch have threads, which do not survive a fork
-        with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-            yield pool
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise InputError("a cluster needs Dask: pip install 'xrecon-bundle[cluster]'") from error
-    try:
-        client = Client(cluster, timeout=10)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{cluster}: no Dask scheduler answers ({error}); start one with `dask scheduler`") from error
-    with client:
-        yield client.get_executor(pure=False)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end when the main process is killed, so that none goes on writing beside the next run."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _prepare_one(source: Source, root: Path, output: Path, spatial_size: int) -> dict[str, Any]:
-    """Make one case: ``{"record": ..., "reused": ...}``, or ``{"reason": ...}`` for which it cannot be made."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _make_or_reuse(source, root, output / source.name, spatial_size)
-    except InputError as error:
-        return {"reason": str(error)}
-    except Exception as error:  # a case must not stop the others
-        return {"reason": f"unexpected {type(error).__name__}: {error}"}
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _make_or_reuse(source: Source, root: Path, folder: Path, spatial_size: int) -> dict[str, Any]:
+def _prepare_one(source: Source, root: Path, output: Path, spatial_size: int) -> Outcome:
+    folder = output / source.name
     key = {
         "source": source.path,
         "series": source.series,
@@ -192,40 +127,30 @@ def _make_or_reuse(source: Source, root: Path, folder: Path, spatial_size: int) 
         "sha256": hashlib.sha256("".join(file_sha256(root / file) for file in source.files).encode()).hexdigest(),
         "settings": _settings(spatial_size),
     }
-    finished = _finished(folder, key)
-    if finished is not None:
-        return {"record": finished, "reused": True}
+    return make_or_reuse(folder / SOURCE, key, partial(_make, source, root, folder, spatial_size, key))
+
+
+def _make(source: Source, root: Path, folder: Path, spatial_size: int, key: dict[str, Any]) -> None:
     path = root / source.path
     radiographs = None
     if has_suffix(path, HDF5_SUFFIXES):
         published = read_hdf5(path)
         standard = resize_cube(published.ct, published.affine, spatial_size)
         radiographs = resize(published.radiographs, (2, spatial_size, spatial_size), anti_aliasing=True)
-        found = {"format": "HDF5", **_geometry(published.ct.shape, published.affine)}
+        found = {"format": "HDF5", **geometry(published.ct.shape, published.affine)}
     else:
         with named(path):
             files = [root / file for file in source.files]
-            volume = read_dicom(files, source.series) if source.series else read_ct(path)
+            volume = read_dicom(files) if source.series is not None else read_ct(path)
             standard = standardize_ct(volume.hu, volume.affine, spatial_size)
-        found = {**volume.source, **_geometry(volume.hu.shape, volume.affine)}
+        found = {**volume.source, **geometry(volume.hu.shape, volume.affine)}
     centre = frame.grid_centre(standard.affine, standard.ct.shape)
     record = {**found, **key, "centre_mm": np.round(centre, 3).tolist()}
     write_case(folder, standard.ct, standard.affine, radiographs=radiographs, source=record)
-    return {"record": json.loads((folder / SOURCE).read_text()), "reused": False}
 
 
-def _finished(folder: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a case that was made of the same source with the same settings and whose files are whole."""
-    try:
-        record = json.loads((folder / SOURCE).read_text())
-        same = all(record[name] == value for name, value in key.items())
-        whole = same and all(file_sha256(folder / name) == digest for name, digest in record["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return record if whole else None
-
-
-def _geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+def geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+    """A volume's geometry as records have it: shape, voxel size, where its axes run."""
     return {
         "shape": list(shape),
         "spacing_mm": np.round(np.linalg.norm(affine[:3, :3], axis=0), 4).tolist(),
@@ -234,7 +159,7 @@ def _geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
 
 
 def _settings(spatial_size: int) -> dict[str, Any]:
-    return {"recipe": RECIPE, "spatial_size": spatial_size, "edge_mm": frame.EDGE_MM}
+    return {"code": code_fingerprint(*ROOMS), "spatial_size": spatial_size, "edge_mm": frame.EDGE_MM}
 
 
 def _remove_case(folder: Path) -> None:

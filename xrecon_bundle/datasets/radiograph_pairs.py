@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import pydicom
-
-from ..files import InputError
+from ..files import InputError, find_files
 from ..io.dicom import is_dicom
-from ..io.radiograph import MODALITIES, NAMES
 from ..io.radiograph_files import VIEWS
+from ..io.radiograph_tags import NAMES
 from .cases import RADIOGRAPHS
-from .radiograph_study import radiograph_view
+from .radiograph_study import Study, find_studies
 from .radiographs import list_radiographs
 
 SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg")
@@ -43,11 +42,12 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with the radiographs of many patients")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files, unread = find_files(folder)
     pairs, problems = _named_pairs(folder, files)
+    problems |= {path.relative_to(folder).as_posix(): f"{path}: {reason}" for path, reason in unread.items()}
     taken = {path.parent for pair in pairs for path in pair.files}
     rest = [path for path in files if path.parent not in taken]
-    more, bad_studies = _dicom_studies([path for path in rest if is_dicom(path)])
+    more, bad_studies = _dicom_studies(folder, [path for path in rest if is_dicom(path)])
     pairs += more
     problems |= bad_studies
     try:
@@ -64,7 +64,18 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
             f"{folder}: no radiographs here; "
             "give folders with pa and lateral files, DICOM studies, or radiographs.nii.gz"
         )
-    return sorted(pairs), problems
+    names = _numbered([pair.case for pair in pairs])
+    return sorted(pair._replace(case=name) for pair, name in zip(pairs, names, strict=True)), problems
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """The same names, told apart by numbers where one comes again: no result overwrites another."""
+    counts: Counter[str] = Counter()
+    result = []
+    for name in names:
+        counts[name] += 1
+        result.append(name if counts[name] == 1 else f"{name}-{counts[name]}")
+    return result
 
 
 def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair], dict[str, str]]:
@@ -85,23 +96,32 @@ def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair],
     return pairs, problems
 
 
-def _dicom_studies(files: list[Path]) -> tuple[list[RadiographPair], dict[str, str]]:
-    studies: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {view: [] for view in VIEWS})
-    seen = set()
-    for path in files:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        if header.get("Modality") not in MODALITIES or header.get("SOPInstanceUID") in seen:
+def _dicom_studies(folder: Path, files: list[Path]) -> tuple[list[RadiographPair], dict[str, str]]:
+    damaged: dict[Path, str] = {}
+    studies = find_studies(files, damaged)
+    problems = {
+        path.relative_to(folder).as_posix(): f"{path}: the DICOM header is damaged ({reason}); export it again"
+        for path, reason in damaged.items()
+    }
+    pairs = []
+    for case, study in zip(_study_names(folder, studies), studies, strict=True):
+        if all(len(found) == 1 for found in study.views.values()):
+            pairs.append(RadiographPair(case, tuple(study.views[view][0].path for view in VIEWS)))
             continue
-        seen.add(header.get("SOPInstanceUID"))
-        study = studies[str(header.get("StudyInstanceUID") or path.parent.name)]
-        view = radiograph_view(header)
-        if view is not None:
-            study[view].append(path)
-    pairs, problems = [], {}
-    for uid, views in studies.items():
-        if all(len(found) == 1 for found in views.values()):
-            pairs.append(RadiographPair(uid, tuple(views[view][0] for view in VIEWS)))
-            continue
-        counts = " and ".join(f"{len(views[view])} {NAMES[view]}" for view in VIEWS)
-        problems[uid] = f"DICOM study {uid}: {counts} radiographs by their tags; it needs one of each"
+        counts = " and ".join(f"{len(study.views[view])} {NAMES[view]}" for view in VIEWS)
+        problems[case] = f"DICOM study {case}: {counts} radiographs by their tags; it needs one of each"
     return pairs, problems
+
+
+def _study_names(folder: Path, studies: list[Study]) -> list[str]:
+    """A name for each study that can be a folder: its UID, else the folder of its files.
+
+    What is no UID (it comes from a file, and could be ``../..``) is not used.
+    """
+    uids = Counter(study.uid for study in studies)
+    names = []
+    for study in studies:
+        place = Path(os.path.commonpath([path.parent for path in study.files])).relative_to(folder).as_posix()
+        unique = uids[study.uid] == 1 and re.fullmatch(r"[0-9]+(\.[0-9]+)*", study.uid)
+        names.append(study.uid if unique else place if place != "." else folder.resolve().name)
+    return _numbered(names)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import nibabel
 
-from ..files import InputError
+from ..files import InputError, find_files
+from .cases import RADIOGRAPHS
 
 
 def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
@@ -19,10 +20,10 @@ def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
         InputError: there are none.
     """
     folder = Path(folder)
-    found = sorted(folder.rglob("radiographs.nii.gz"))
+    files = find_files(folder)[0]
+    found = [path for path in files if path.name == RADIOGRAPHS]
     if not found:
-        nifti = sorted(path for pattern in ("*.nii", "*.nii.gz") for path in folder.rglob(pattern))
-        found = [path for path in nifti if _is_pair(path)]
+        found = [path for path in files if path.name.endswith((".nii", ".nii.gz")) and _is_pair(path)]
     if not found:
         raise InputError(
             f"{folder}: no radiograph pair (radiographs.nii.gz) in this folder; "

@@ -7,12 +7,14 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ..files import InputError
+from ..files import InputError, find_files
 from ..io.dicom import Series, choose_series, is_dicom, scan_dicom
-from ..io.readers import FILE_SUFFIXES, has_suffix
+from ..io.itk_header import read_header
+from ..io.readers import FILE_SUFFIXES, ITK_SUFFIXES, has_suffix
 
 LIDC_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _UID = re.compile(r"^\d+(\.\d+){4,}$")
@@ -27,7 +29,7 @@ class Source:
         patient: cases of one patient never part; see :func:`find_sources`.
         path: the file, or the folder of the DICOM series.
         files: every file with its content.
-        series: SeriesInstanceUID, for DICOM.
+        series: SeriesInstanceUID, for DICOM; empty where the files have none.
     """
 
     name: str
@@ -42,8 +44,10 @@ def find_sources(
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """Every CT below ``folder``, sorted by name, and what is none: ``{"source": path, "reason": why}``.
 
-    Volumes are taken by their suffix. DICOM files are grouped by study; of each study the series that
-    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case. Files of other kinds are passed over.
+    Volumes are taken by their suffix. DICOM files are grouped by study and patient; of each study the series that
+    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case, and its other CT series are listed among what is
+    none, as are damaged DICOM files. Files of other kinds are passed over. Links are followed, see
+    :func:`xrecon_bundle.files.find_files`; what cannot be read is listed.
 
     The patient is, in this order: what ``patient_pattern`` finds in the path (its first group, if it has one), the
     LIDC-IDRI number in the path, a hash of DICOM's PatientID (the identifier itself is not written anywhere), the first
@@ -59,26 +63,36 @@ def find_sources(
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds your CTs")
-    volumes, dicom = _walk(folder, skip)
-    studies = defaultdict(list)
-    for series in scan_dicom(dicom):
-        studies[series.study].append(series)
-    sources = [Source("", "", _relative(path, folder), _volume_files(path, folder)) for path in volumes]
-    excluded, patient_ids = [], {}
-    for series in studies.values():
+    files, problems = find_files(folder, skip)
+    sources, dicom = [], []
+    for path in files:
+        if has_suffix(path, FILE_SUFFIXES):
+            sources.append(Source("", "", _relative(path, folder), _volume_files(path, folder)))
+        elif is_dicom(path):
+            dicom.append(path)
+    damaged: dict[Path, str] = {}
+    studies = _studies(scan_dicom(dicom, damaged))
+    problems |= {path: f"a damaged DICOM file ({reason}); copy it again" for path, reason in damaged.items()}
+    excluded = [{"source": _relative(path, folder), "reason": reason} for path, reason in problems.items()]
+    patient_ids = {}
+    for series in studies:
         try:
             chosen = choose_series(series)
         except InputError as error:
             excluded.append({"source": _common_folder(series, folder), "reason": str(error)})
             continue
-        files = tuple(_relative(path, folder) for path in chosen.files())
-        sources.append(Source("", "", _common_folder([chosen], folder), files, chosen.uid))
-        patient_ids[chosen.uid] = chosen.patient
+        images = tuple(_relative(path, folder) for path in chosen.files())
+        sources.append(Source("", "", _common_folder([chosen], folder), images, chosen.uid))
+        patient_ids[sources[-1]] = chosen.patient
+        for other in series:
+            if other is not chosen and other.modality == "CT":
+                reason = f"CT series {other.name()}: of its study {chosen.name()} is taken"
+                excluded.append({"source": _common_folder([other], folder), "reason": reason})
     if not sources and not excluded:
         raise InputError(f"{folder}: no CT in this folder; give DICOM files or {', '.join(FILE_SUFFIXES)}")
     common = os.path.commonpath([PurePosixPath(source.files[0]).parent for source in sources] or ["."])
     sources = [
-        replace(source, patient=_patient(source, patient_ids.get(source.series, ""), common, patient_pattern))
+        replace(source, patient=_patient(source, patient_ids.get(source, ""), common, patient_pattern))
         for source in sources
     ]
     return sorted(_named(sources, folder), key=lambda source: source.name), sorted(
@@ -86,31 +100,28 @@ def find_sources(
     )
 
 
-def _walk(folder: Path, skip: Path | None) -> tuple[list[Path], list[Path]]:
-    volumes, dicom = [], []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (skip is None or (Path(place) / name).resolve() != skip.resolve())
-        )
-        for name in sorted(names):
-            path = Path(place) / name
-            if has_suffix(path, FILE_SUFFIXES):
-                volumes.append(path)
-            elif not name.startswith(".") and path.is_file() and is_dicom(path):
-                dicom.append(path)
-    return volumes, dicom
+def _studies(found: Iterable[Series]) -> list[list[Series]]:
+    """Series by study and patient. Without a study: by patient and folder; without a patient, by the study's one."""
+    found = list(found)
+    patients = defaultdict(set)
+    for series in found:
+        patients[series.study].add(series.patient)
+    studies = defaultdict(list)
+    for series in found:
+        named = patients[series.study] - {""}
+        patient = series.patient or (next(iter(named)) if series.study and len(named) == 1 else "")
+        place = "" if series.study else os.path.commonpath([path.parent for path in series.files()])
+        studies[series.study, patient, place].append(series)
+    return list(studies.values())
 
 
 def _volume_files(path: Path, folder: Path) -> tuple[str, ...]:
-    """The file itself and, where its header names one, the file with the voxels."""
-    files = [path]
-    if has_suffix(path, (".mhd", ".nhdr")):
-        named = re.search(rb"^(?:ElementDataFile\s*=|data file:)\s*(\S+)", path.read_bytes()[:65536], re.MULTILINE)
-        data = path.parent / named[1].decode(errors="replace") if named else path
-        files += [data] if data != path and data.is_file() else []
-    return tuple(_relative(file, folder) for file in files)
+    """The file itself and those with its voxels, where its header names some."""
+    voxels: tuple[Path, ...] = ()
+    if has_suffix(path, ITK_SUFFIXES):
+        with suppress(InputError):  # read_ct will say it
+            voxels = read_header(path).voxel_files
+    return tuple(_relative(file, folder) for file in [path, *voxels] if file == path or file.is_file())
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -140,20 +151,23 @@ def _patient(source: Source, patient_id: str, common: str, pattern: str | None) 
 
 def _named(sources: list[Source], folder: Path) -> list[Source]:
     names = {source: _slug(source, folder) for source in sources}
-    taken = Counter(names.values())
+    taken, keys = Counter(names.values()), Counter((source.path, source.series) for source in sources)
     result = []
     for source, name in names.items():
         if taken[name] > 1:
             key = f"{source.path}/{source.series}"
+            if keys[source.path, source.series] > 1:  # two patients with one UID in one folder
+                key += f"/{source.files[0]}"
             name = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         result.append(replace(source, name=name))
     return result
 
 
 def _slug(source: Source, folder: Path) -> str:
-    path = source.path if source.series else _without_suffix(source.path)
+    path = source.path if source.series is not None else _without_suffix(source.path)
     parts = [part for part in PurePosixPath(path).parts if not _UID.match(part)] or [folder.resolve().name]
-    return re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")[:100] or "case"
+    slug = re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._")
+    return slug.encode()[:100].decode(errors="ignore") or "case"  # bytes: a file system counts them
 
 
 def _without_suffix(path: str) -> str:

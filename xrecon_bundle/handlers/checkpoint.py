@@ -32,13 +32,13 @@ class SaveBestModel:
 
     def attach(self, engine: Engine) -> None:
         """Save after each validation that improved the best metric."""
-        self._state = engine.state
+        self._state: Any = engine.state  # MONAI adds its metrics to Ignite's state
         engine.add_event_handler(Events.COMPLETED, self)
 
     @idist.one_rank_only()
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best one."""
-        state = engine.state
+        state: Any = engine.state
         if state.best_metric_epoch != state.epoch:
             return
         try:

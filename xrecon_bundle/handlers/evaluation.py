@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -46,7 +47,7 @@ class EvaluationReport:
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _collect(self, engine: Engine) -> None:
-        for item, source in zip(engine.state.output, engine.state.batch, strict=True):
+        for item, source in zip(cast(list, engine.state.output), cast(list, engine.state.batch), strict=True):
             segmentation = source.get("segmentation")
             self._cases.append(
                 evaluate_case(
@@ -62,7 +63,8 @@ class EvaluationReport:
     def _write(self, engine: Engine) -> None:
         cases = self._cases
         if idist.get_world_size() > 1:
-            cases = [case for of_process in idist.all_gather(cases) for case in of_process]
+            gathered = cast(list[list[EvaluatedCase]], idist.all_gather(cast(Any, cases)))
+            cases = [case for of_process in gathered for case in of_process]
         if idist.get_rank() > 0:
             return
         cases = sorted(cases, key=lambda case: case.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import ignite.distributed as idist
 import numpy as np
@@ -43,9 +44,12 @@ class ExplainFailure:
 
     def _non_finite(self, engine: Engine, error: FloatingPointError) -> InputError:
         state = engine.state
-        names = [str(name) for name in state.batch["case"]]
+        batch = cast(dict, state.batch)
+        names = [str(name) for name in batch["case"]]
         path = self.folder / f"failed_epoch={state.epoch}_iteration={state.iteration}_rank={idist.get_rank()}.npz"
-        arrays = {key: np.asarray(state.batch[key].cpu()) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)}
+        arrays: dict[str, Any] = {
+            str(key): np.asarray(batch[key].cpu()) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)
+        }
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, case=np.array(names), **arrays)
         return InputError(

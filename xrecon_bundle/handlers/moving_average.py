@@ -42,8 +42,8 @@ class MovingAverage:
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
         for average, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
             average.lerp_(weight, 1 - decay)
-        for average, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
+        for kept, buffer in zip(self.average.buffers(), self.network.buffers(), strict=True):
             if buffer.is_floating_point():
-                average.lerp_(buffer, 1 - decay)
+                kept.lerp_(buffer, 1 - decay)
             else:
-                average.copy_(buffer)
+                kept.copy_(buffer)

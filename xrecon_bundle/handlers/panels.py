@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
@@ -36,7 +38,7 @@ class ReconstructionPanels:
 
     @idist.one_rank_only()
     def _draw(self, engine: Engine) -> None:
-        for item in engine.state.output:
+        for item in cast(list, engine.state.output):
             if self._drawn >= self.count:
                 return
             self._writer = self._writer or SummaryWriter(self.log_dir)

@@ -18,6 +18,7 @@ from pydicom.valuerep import DSfloat
 from .. import __version__
 from ..files import InputError, atomic_path
 from ..segmentation.labels import COLOURS, REGIONS
+from .dicom import OFF_LINE_MM
 from .dicom_write import MANDATORY, MANUFACTURER, NOT_FOR_DIAGNOSIS, SERIES_NUMBER
 from .volume import LPS_TO_RAS
 
@@ -31,7 +32,6 @@ CODES: dict[str, tuple[Code, Code, Code]] = {
 LATERALITY = {"right": codes.SCT.Right, "left": codes.SCT.Left}
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 CHEST_CT = Code("24627-2", "LN", "CT Chest")
-SLICE_TOLERANCE_MM = 0.5  # how far a source image may stand from a slice of the volume made of all of them
 EQUIPMENT = {
     "manufacturer": MANUFACTURER,
     "manufacturer_model_name": "PTX-Seg",
@@ -54,7 +54,7 @@ def write_segmentation(
         labels: ``(I, J, K)``, on the grid of the series.
         affine: ``(4, 4)`` voxel index to RAS+ mm, of any orientation whose third axis runs from image to image.
         images: headers of the CT images, one frame each.
-        statistics: what :func:`~.measures.measure_pneumothorax` returned.
+        statistics: what :func:`~xrecon_bundle.segmentation.measures.measure_pneumothorax` returned.
     """
     require_highdicom()
     step = float(np.linalg.norm(affine[:3, 2]))
@@ -82,27 +82,30 @@ def frames_of_images(
         images: headers of the series, in any order.
 
     Returns:
-        the images that stand on a slice of the volume, from its first slice to its last, and their label maps
-        ``(len(images), rows, columns)``. Doubles and images of another size have none.
+        the images of the volume, from its first slice to its last, and their label maps ``(len(images), rows,
+        columns)``: of the slice that each is nearest to. The volume's slices are evenly apart, which the images need
+        not be. Doubles and images of another size have none.
     """
     inverse = np.linalg.inv(LPS_TO_RAS @ affine)
-    step = np.linalg.norm(affine[:3, 2])
-    found: dict[int, Dataset] = {}
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    across = max(OFF_LINE_MM, 0.5 * max(edges[:2]))
+    found: dict[float, tuple[int, Dataset]] = {}
     for image in images:
         i, j, k = (inverse @ [*map(float, image.ImagePositionPatient), 1.0])[:3]
         index = round(k)
-        aligned = max(abs(i), abs(j)) < 0.5 and abs(k - index) * step < SLICE_TOLERANCE_MM
+        aligned = max(abs(i) * edges[0], abs(j) * edges[1]) <= across
         if aligned and 0 <= index < labels.shape[2] and (image.Columns, image.Rows) == labels.shape[:2]:
-            found.setdefault(index, image)
+            # Two images may share a slice of the volume, where they stand closer than its slices do; doubles do not.
+            found.setdefault(round(k * edges[2], 2), (index, image))
     order = sorted(found)
-    return [found[index] for index in order], np.stack([labels[:, :, index].T for index in order])
+    return [found[at][1] for at in order], np.stack([labels[:, :, found[at][0]].T for at in order])
 
 
 def segmentation_object(frames: np.ndarray, images: Sequence[Dataset]) -> Dataset:
     """A DICOM Segmentation of a label map.
 
     Args:
-        frames: ``(len(images), rows, columns)`` uint8, values of :data:`~.labels.REGIONS`.
+        frames: ``(len(images), rows, columns)`` uint8, values of :data:`~xrecon_bundle.segmentation.labels.REGIONS`.
         images: headers of the CT images that the frames lie on; patient and study are theirs.
     """
     hd = require_highdicom()
@@ -149,7 +152,7 @@ def measurement_report(statistics: dict[str, Any], seg: Dataset, images: Sequenc
     """A Comprehensive 3D SR with the volume of each region, and of lung, its mean density (TID 1500, TID 1411).
 
     Args:
-        statistics: what :func:`~.measures.measure_pneumothorax` returned.
+        statistics: what :func:`~xrecon_bundle.segmentation.measures.measure_pneumothorax` returned.
         seg: the DICOM Segmentation.
         images: headers of the CT images.
     """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
@@ -18,6 +20,7 @@ from pydicom.valuerep import DSfloat
 
 from .. import __version__
 from ..files import InputError, atomic_path
+from .dicom_headers import is_dicom, read_dataset
 from .volume import LPS_TO_RAS
 
 MANUFACTURER = "xrecon_bundle"
@@ -39,12 +42,27 @@ HEADER = [*PATIENT_AND_STUDY, "SOPClassUID", "SOPInstanceUID"]
 
 
 def read_source(path: str | os.PathLike) -> Dataset | None:
-    """What a derived series takes over from the DICOM file ``path``; None where it is no DICOM file."""
+    """What a derived series takes over from the DICOM file ``path``; None where it is no DICOM file.
+
+    Damaged tags are left out.
+    """
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER)
-    except (pydicom.errors.InvalidDicomError, OSError):
+        if not is_dicom(Path(path)):
+            return None
+        found = read_dataset(Path(path), stop_before_pixels=True, specific_tags=HEADER)
+    except Exception:  # pydicom raises what its parts raise
         return None
-    return header if "SOPInstanceUID" in header and "SOPClassUID" in header else None
+    header = Dataset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on values that break the standard
+        for tag in ("SpecificCharacterSet", *HEADER):  # by which the texts are written
+            try:
+                if tag in found:
+                    header[tag] = found[tag]
+                    pydicom.dcmwrite(BytesIO(), header, implicit_vr=False, little_endian=True)
+            except Exception:  # as it is read or as it would be written
+                header.pop(tag, None)
+    return header if header.get("SOPInstanceUID") and header.get("SOPClassUID") else None
 
 
 def write_ct_series(
@@ -79,8 +97,7 @@ def write_ct_series(
         ValueError: the affine's axes are not at right angles.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} exists already; give a new folder for the DICOM series")
+    check_new_folder(folder)
     template = _series(hu.shape, sources, description, derivation)
     slices = _slices(template, np.asarray(hu), np.asarray(affine, dtype=float))
     with atomic_path(folder) as temporary:
@@ -90,6 +107,12 @@ def write_ct_series(
         for name, text in extra:
             (temporary / name).write_text(text)
     return [folder / f"{number:04d}.dcm" for number in range(1, len(slices) + 1)]
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise :class:`InputError` where a series' ``folder`` is there and has something in it."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} exists already; give a new folder for the DICOM series")
 
 
 def _series(shape: tuple[int, ...], sources: Sequence[Dataset], description: str, derivation: str) -> Dataset:

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
-from PIL import Image, ImageOps
-from pydicom.sr.coding import Code
+from PIL import Image, PngImagePlugin
 
 from .. import frame
 from ..files import InputError
 from ..frame import LOWER_PERCENTILE
+from .dicom_grey import dense_is_bright, padding
+from .pixels import stored_pixels
 from .radiograph_files import PNG_FIELD_OF_VIEW, VIEW_DIRECTIONS, View
+from .radiograph_tags import (
+    NAMES,
+    detector_spacing,
+    dicom_directions,
+    exposed_by_tags,
+    magnification,
+    mismatch,
+    refuse_wrong_tags,
+    shown_view,
+)
 
-MODALITIES = {"DX", "CR", "RG", "OT"}  # digital, computed and scanned radiography, secondary capture
-# DICOM ViewPosition, letters only, as vendors write it.
-VIEW_POSITIONS: dict[View, set[str]] = {
-    "pa": {"PA", "POSTEROANTERIOR"},
-    "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
-}
-# ViewCodeSequence, PS3.16 CID 4010.
-VIEW_CODES: dict[View, list[Code]] = {
-    "pa": [
-        Code("272479007", "SCT", "postero-anterior"),
-        Code("399033003", "SCT", "frontal"),
-        Code("R-10214", "SRT", "postero-anterior"),
-    ],
-    "lateral": [Code("399173006", "SCT", "left lateral"), Code("399067008", "SCT", "lateral")],
-}
 COLOUR_TOLERANCE = 20  # of 255: what JPEG and burned-in colour marks may do to a grey picture
-NAMES: dict[View, str] = {"pa": "PA", "lateral": "left lateral"}
+LEAST_UNPADDED = 0.1  # of the image
+PLAUSIBLE_PNG_FIELD_MM = (50.0, 2000.0)
 
-_EDGES = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")  # of shutter and collimator
+_SMALL = 128  # pixels along the longer side in which the colours of a picture are judged
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "H": "F", "F": "H"}
-_AXIS = {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
+# EXIF orientation: whether columns and rows are exchanged, then which of (u, v) are reversed.
+_EXIF_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    1: (False, ()),
+    2: (False, (0,)),
+    3: (False, (0, 1)),
+    4: (False, (1,)),
+    5: (True, ()),
+    6: (True, (0,)),
+    7: (True, (0, 1)),
+    8: (True, (1,)),
+}
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,27 @@ class Radiograph:
     """One radiograph as read.
 
     Attributes:
-        grey: ``(U, V)`` float32, the file's grey scale, bright is dense.
+        grey: ``(U, V)`` float32, the grey scale that a viewer shows, but always bright is dense. Padding and what
+            tags call collimated are as dark as the darkest of the rest (robustly).
         spacing_mm: along u and v, scaled to the chest frame's detector; None: the file does not say.
         centre_mm: where the chest frame's cube stands, RAS+; None: the file does not say.
         patient_id: None: the file does not say.
+        oriented: whether the file says how it lies, so that ``grey`` has the view's axes. Otherwise ``grey`` is as a
+            viewer shows the file (u to the right, v down).
+        file_to_grey: ``(3, 3)``, from the file's pixel (column, row, 1) to (u, v, 1) of ``grey``; a NIfTI's first two
+            indices are column and row.
+        exposed: ``(U, V)`` bool, False in padding and outside the collimation in the tags; None: True everywhere.
+        warnings: what the file says and is not believed, a sentence each.
     """
 
     grey: np.ndarray
     spacing_mm: np.ndarray | None = None
     centre_mm: np.ndarray | None = None
     patient_id: str | None = None
+    oriented: bool = False
+    file_to_grey: np.ndarray = field(default_factory=lambda: np.eye(3))
+    exposed: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_radiograph(path: str | os.PathLike, view: View, accept_any_view: bool = False) -> Radiograph:
@@ -73,14 +93,17 @@ def read_radiograph(path: str | os.PathLike, view: View, accept_any_view: bool =
         raise InputError(f"{path} is a folder; give the {NAMES[view]} radiograph's file")
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        head = file.read(132)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
     if not head:
         raise InputError(f"{path} is empty; copy it again from its source")
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return _read_nifti(path, view, accept_any_view)
     if head.startswith((b"\x89PNG", b"\xff\xd8")):
-        return _read_picture(path)
+        return _read_picture(path, view)
     return _read_dicom(path, view, accept_any_view)
 
 
@@ -91,25 +114,31 @@ def blank_outside(grey: np.ndarray, inside: tuple[slice, slice]) -> np.ndarray:
     return blank
 
 
-def shown_view(directions: tuple[str, str]) -> View | None:
-    """The view whose columns and rows run along ``directions`` (L, R, A, P, H, F), either way; None: neither."""
-    axes = sorted(_AXIS.get(direction, "?") for direction in directions)
-    return {"xz": "pa", "yz": "lateral"}.get("".join(axes))
+def _turn(radiograph: Radiograph, directions: tuple[str, str], wanted: str) -> Radiograph:
+    """A radiograph whose axes run towards the patient's ``directions``, with axes towards ``wanted``."""
+    exchanged = directions[0] not in {wanted[0], _OPPOSITE[wanted[0]]}
+    if exchanged:
+        directions = directions[::-1]
+    return _rearrange(radiograph, exchanged, [axis for axis in range(2) if directions[axis] != wanted[axis]])
 
 
-def _turn(grey: np.ndarray, spacing: np.ndarray | None, directions: tuple[str, str], view: View) -> tuple:
-    """``grey`` and ``spacing``, whose axes run towards the patient's ``directions``, in the axes of ``view``."""
-    if _AXIS[directions[0]] == "z":
-        grey, directions = grey.T, directions[::-1]
-        spacing = None if spacing is None else spacing[::-1]
-    flipped = [axis for axis in range(2) if directions[axis] == _OPPOSITE[VIEW_DIRECTIONS[view][axis]]]
-    return np.flip(grey, flipped), spacing
-
-
-def _mismatch(path: Path, reason: str, view: View) -> InputError:
-    return InputError(
-        f"{path}: {reason}, but a {NAMES[view]} chest radiograph is needed; check that PA and lateral are not swapped, "
-        "or set accept_any_view if the tags are wrong"
+def _rearrange(radiograph: Radiograph, exchanged: bool, reversed_axes: Iterable[int]) -> Radiograph:
+    """Exchange u and v, then reverse axes; views, no copies."""
+    axes, reversed_axes = [1, 0] if exchanged else [0, 1], tuple(reversed_axes)
+    turned = {
+        name: np.flip(picture.transpose(axes), reversed_axes)
+        for name in ("grey", "exposed")
+        if (picture := getattr(radiograph, name)) is not None
+    }
+    matrix = np.eye(3)[[*axes, 2]]
+    for axis in reversed_axes:
+        matrix[axis] = (turned["grey"].shape[axis] - 1) * np.eye(3)[2] - matrix[axis]
+    spacing = radiograph.spacing_mm
+    return replace(
+        radiograph,
+        **turned,
+        spacing_mm=None if spacing is None else spacing[axes],
+        file_to_grey=matrix @ radiograph.file_to_grey,
     )
 
 
@@ -118,8 +147,10 @@ def _mismatch(path: Path, reason: str, view: View) -> InputError:
 
 def _read_dicom(path: Path, view: View, accept_any_view: bool) -> Radiograph:
     try:
-        dataset = pydicom.dcmread(path, force=True)
-        known = "PixelData" in dataset or "SOPClassUID" in dataset
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on values that break the standard
+            dataset = pydicom.dcmread(path, force=True)
+            known = "PixelData" in dataset or "SOPClassUID" in dataset
     except Exception:  # anything can happen when bytes that are not DICOM are taken for DICOM
         known = False
     if not known:
@@ -127,182 +158,202 @@ def _read_dicom(path: Path, view: View, accept_any_view: bool) -> Radiograph:
     if "PixelData" not in dataset:
         raise InputError(f"{path} is a DICOM file without an image; give the radiograph itself")
     try:
-        return _convert_dicom(path, dataset, view, accept_any_view)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _convert_dicom(path, dataset, view, accept_any_view)
     except InputError:
         raise
-    except Exception as error:  # tags are parsed when they are asked for, and decoders raise about anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    except Exception as error:  # tags are parsed when they are asked for, and raise about anything
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: the DICOM file cannot be read ({reason}); export it again, uncompressed") from error
 
 
 def _convert_dicom(path: Path, dataset: pydicom.Dataset, view: View, accept_any_view: bool) -> Radiograph:
     if not accept_any_view:
-        _refuse_wrong_tags(path, dataset, view)
-    grey = _dicom_grey(path, dataset).T
-    spacing = _dicom_spacing(dataset)
-    directions = dicom_directions(dataset)
-    if directions and shown_view(directions) == view:
-        grey, spacing = _turn(grey, spacing, directions, view)
-    return Radiograph(grey, spacing, patient_id=str(dataset.get("PatientID") or "") or None)
-
-
-def _refuse_wrong_tags(path: Path, dataset: pydicom.Dataset, view: View) -> None:
-    modality = dataset.get("Modality") or ""
-    if modality and modality not in MODALITIES:
-        raise _mismatch(path, f"Modality is '{modality}'", view)
-    if dataset.get("PresentationIntentType") == "FOR PROCESSING":
-        raise InputError(
-            f"{path} holds raw detector data (FOR PROCESSING); export the image FOR PRESENTATION, "
-            "or set accept_any_view to take it as it is"
-        )
-    position = dataset.get("ViewPosition") or ""
-    if position and "".join(filter(str.isalpha, position.upper())) not in VIEW_POSITIONS[view]:
-        raise _mismatch(path, f"ViewPosition is '{position}'", view)
-    for item in dataset.get("ViewCodeSequence") or []:
-        code = Code(item.get("CodeValue", ""), item.get("CodingSchemeDesignator", ""), item.get("CodeMeaning", ""))
-        if code.value and code not in VIEW_CODES[view]:
-            raise _mismatch(path, f"ViewCodeSequence says '{code.meaning or code.value}'", view)
-    laterality = dataset.get("ImageLaterality") or dataset.get("Laterality") or ""
-    if laterality in {"R", "L"} and (view == "pa" or laterality == "R"):
-        raise _mismatch(path, f"laterality is '{laterality}'", view)
-    directions = dicom_directions(dataset)
-    if directions and shown_view(directions) != view:
-        raise _mismatch(path, f"PatientOrientation is '{directions[0]}\\{directions[1]}'", view)
-
-
-def dicom_directions(dataset: pydicom.Dataset) -> tuple[str, str] | None:
-    """Patient directions in which columns and rows grow; None where the file does not say.
-
-    PatientOrientation describes the stored pixels, whatever turning or mirroring came before.
-    """
-    directions = tuple(str(value)[:1].upper() for value in dataset.get("PatientOrientation") or ())
-    return directions if len(directions) == 2 and shown_view(directions) else None
-
-
-def _dicom_spacing(dataset: pydicom.Dataset) -> np.ndarray | None:
-    """Spacing ``(u, v)`` in mm that the image has on the chest frame's detector; None where the file does not say.
-
-    ImagerPixelSpacing is measured on the detector. The chest's centre is taken to be as far in front of it as in the
-    chest frame, so the distance of the source gives the magnification there. (DICOM's own magnification factor is
-    that of the table's or bucky's surface, hence too small for the chest's centre.) A PixelSpacing that was calibrated
-    is spacing in the patient already (PS3.3 10.7.1).
-    """
-    on_detector = dataset.get("ImagerPixelSpacing")
-    spacing = dataset.get("PixelSpacing") or on_detector or dataset.get("NominalScannedPixelSpacing")
-    if not spacing:
-        return None
-    at_centre = np.array(spacing, dtype=float)[::-1]  # DICOM gives the distance of rows first
-    corrected = on_detector and not np.allclose(spacing, on_detector, rtol=0.01)
-    calibrated = corrected or dataset.get("PixelSpacingCalibrationType") is not None
-    if not calibrated:
-        distance = float(dataset.get("DistanceSourceToDetector") or frame.SOURCE_TO_DETECTOR_MM)
-        at_centre /= _magnification(max(distance, 2 * frame.DETECTOR_TO_CENTRE_MM))
-    return at_centre * _magnification(frame.SOURCE_TO_DETECTOR_MM)
-
-
-def _magnification(source_to_detector: float) -> float:
-    """Of the chest's centre on the detector."""
-    return source_to_detector / (source_to_detector - frame.DETECTOR_TO_CENTRE_MM)
-
-
-def _dicom_grey(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """``(rows, columns)`` float32 as a viewer shows it, but always bright is dense; padding and shutter are dark."""
+        refuse_wrong_tags(path, dataset, view)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise InputError(f"{path} has {frames} frames; give a file with a single radiograph")
-    photometric = dataset.get("PhotometricInterpretation", "MONOCHROME2")
-    if photometric == "PALETTE COLOR":
-        raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original")
-    stored = _decode(path, dataset)
+    doubts: list[str] = []
+    spacing = detector_spacing(dataset, doubts)
+    stored = _stored(path, dataset)
     if stored.ndim == 3:
-        return _grey_of_colour(path, stored)
-    grey = _apply_luts(stored, dataset)
-    if photometric == "MONOCHROME1":
-        grey = grey.max() - grey
-    if dataset.get("PixelPaddingValue") is not None:
-        limits = sorted([dataset.PixelPaddingValue, dataset.get("PixelPaddingRangeLimit", dataset.PixelPaddingValue)])
-        padding = (stored >= limits[0]) & (stored <= limits[1])
-        if not padding.all():
-            grey[padding] = np.percentile(grey[~padding], LOWER_PERCENTILE)
-    for shape in ("Collimator", "Shutter"):
-        if dataset.get(f"{shape}Shape") == "RECTANGULAR":
-            edges = [int(dataset[f"{shape}{edge}Edge"].value) for edge in _EDGES]
-            inside = tuple(slice(max(low - 1, 0), high) for low, high in zip(edges[::2], edges[1::2], strict=True))
-            if grey[inside].size:
-                grey = blank_outside(grey, inside)
-    return grey
+        grey, exposed = _grey_of_colour(path, stored), None
+    else:
+        grey = dense_is_bright(stored, dataset, doubts)
+        exposed = _exposed(stored, dataset, spacing, doubts)
+        if exposed is not None:
+            grey[~exposed] = np.percentile(grey[exposed], LOWER_PERCENTILE)
+    result = Radiograph(
+        grey.T,
+        spacing,
+        patient_id=str(dataset.get("PatientID") or "") or None,
+        exposed=None if exposed is None else exposed.T,
+        warnings=tuple(f"{NAMES[view]}: {doubt}" for doubt in doubts),
+    )
+    directions = dicom_directions(dataset)
+    if directions and shown_view(directions) == view:
+        return replace(_turn(result, directions, VIEW_DIRECTIONS[view]), oriented=True)
+    return result
 
 
-def _apply_luts(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut  # new in pydicom 3, and MONAI Label keeps to 2
-
-    grey = apply_modality_lut(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        grey = np.rint(grey).astype(np.int32)
-        dataset.VOILUTSequence[0].LUTDescriptor[2] = 16  # or pydicom indexes a table of 8-bit values with 8 bits
-    return apply_voi_lut(grey, dataset).astype(np.float32)
-
-
-def _decode(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    from pydicom.pixels import pixel_array
+def _stored(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
+    """``(rows, columns)``, or ``(rows, columns, 3)`` of a colour picture."""
+    stored = stored_pixels(dataset)
+    if dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
+        return stored
+    from pydicom.pixels import apply_color_lut
 
     try:
-        return pixel_array(dataset)
-    except RuntimeError:  # a compression that pydicom needs a plugin for, as lossless JPEG; ITK has it built in
-        import itk
+        return apply_color_lut(stored, dataset)[..., :3]
+    except (AttributeError, KeyError, ValueError) as error:  # no palette
+        raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original") from error
 
-        rescaled = itk.array_from_image(itk.imread(str(path)))[0]
-        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-        return np.rint((rescaled - intercept) / slope).astype(np.int32)
+
+def _exposed(
+    stored: np.ndarray, dataset: pydicom.Dataset, spacing: np.ndarray | None, doubts: list[str]
+) -> np.ndarray | None:
+    """``(rows, columns)``, see :class:`Radiograph`."""
+    inside = exposed_by_tags(dataset, stored.shape, spacing, doubts)
+    padded = padding(stored, dataset)
+    if padded is not None and padded.mean() > 1 - LEAST_UNPADDED:
+        doubts.append(f"the padding value covers {padded.mean():.0%} of the image: not believed")
+        padded = None
+    if padded is None and stored[inside].size == stored.size:
+        return None
+    exposed = np.zeros(stored.shape, dtype=bool)
+    exposed[inside] = True if padded is None else ~padded[inside]
+    return exposed if exposed.any() else None
 
 
 # --- PNG, JPEG and NIfTI -------------------------------------------------------------------------------------------
 
 
-def _read_picture(path: Path) -> Radiograph:
+def _read_picture(path: Path, view: View) -> Radiograph:
     try:
         with Image.open(path) as image:
             field_of_view = image.info.get(PNG_FIELD_OF_VIEW)
-            image = ImageOps.exif_transpose(image)
-            grey_scale = image.mode in {"L", "I", "I;16", "1"}
-            array = np.asarray(image if grey_scale else image.convert("RGB"))
+            orientation = image.getexif().get(0x0112)
+            array = _pixels(path, image)
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError ... on damaged files
         raise InputError(f"{path}: the picture cannot be read ({error}); export it again") from error
-    array = array.swapaxes(0, 1)
+    exposed = None
+    if array.ndim == 3 and array.shape[-1] in (2, 4):
+        visible = array[..., -1] > 0
+        exposed = None if visible.all() or not visible.any() else visible
+        array = array[..., 0] if array.shape[-1] == 2 else array[..., :3]
     grey = array.astype(np.float32) if array.ndim == 2 else _grey_of_colour(path, array)
-    spacing = None if field_of_view is None else np.full(2, float(field_of_view) / max(grey.shape))
-    return Radiograph(grey, spacing)
+    if exposed is not None:
+        grey[~exposed] = np.percentile(grey[exposed], LOWER_PERCENTILE)
+    doubts: list[str] = []
+    result = Radiograph(
+        grey.T,
+        _png_spacing(field_of_view, grey.shape, doubts),
+        exposed=None if exposed is None else exposed.T,
+        warnings=tuple(f"{NAMES[view]}: {doubt}" for doubt in doubts),
+    )
+    return _rearrange(result, *_EXIF_TURNS.get(orientation, _EXIF_TURNS[1]))
+
+
+def _pixels(path: Path, image: Image.Image) -> np.ndarray:
+    """``(rows, columns)`` or ``(rows, columns, channels)`` in all their bits; grey, grey and alpha, RGB, RGBA."""
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.mode in {"RGB", "RGBA", "LA"}:
+        import imagecodecs
+
+        return imagecodecs.png_decode(path.read_bytes())  # Pillow keeps 8 bits of 16 where there are channels
+    if image.mode in {"L", "I", "I;16", "1"}:
+        return np.asarray(image)
+    return np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))
+
+
+def _png_spacing(field_of_view: str | None, shape: tuple[int, ...], doubts: list[str]) -> np.ndarray | None:
+    if field_of_view is None:
+        return None
+    try:
+        length = float(str(field_of_view).strip().replace(",", "."))  # programs re-save texts in their own language
+    except ValueError:
+        length = float("nan")
+    if PLAUSIBLE_PNG_FIELD_MM[0] <= length <= PLAUSIBLE_PNG_FIELD_MM[1]:
+        return np.full(2, length / max(shape))
+    doubts.append(f"the PNG's text '{PNG_FIELD_OF_VIEW}' is '{field_of_view}', which is no length: not believed")
+    return None
 
 
 def _grey_of_colour(path: Path, array: np.ndarray) -> np.ndarray:
-    """The grey image that a colour array ``(..., 3)`` really is."""
-    spread = np.ptp(array.astype(np.int32), axis=-1) / np.iinfo(array.dtype).max * 255
-    if np.percentile(spread, 99) > COLOUR_TOLERANCE:
-        raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original")
-    return array.astype(np.float32).mean(axis=-1)
+    """The grey image that a colour array ``(..., 3)`` really is: grey, or tinted with one hue, as films and scans are.
+
+    In a tinted picture the colour follows from the brightness, and all colours lie along one line; not so in a
+    photograph or in a colour map.
+    """
+    height, width = array.shape[:2]
+    step = max(1, min(max(height, width) // _SMALL, height, width))
+    rows, columns = height // step, width // step
+    blocks = array[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)
+    small = blocks.mean(axis=(1, 3), dtype=np.float64).reshape(-1, 3) / np.iinfo(array.dtype).max * 255
+    grey = small.mean(axis=1)
+    colour = small - grey[:, None]
+    if _spread(colour) > COLOUR_TOLERANCE:
+        hue = np.linalg.svd(colour, full_matrices=False)[2][0]
+        if _spread(colour - _following(grey, colour)) > COLOUR_TOLERANCE or (
+            _spread(colour - np.outer(colour @ hue, hue)) > COLOUR_TOLERANCE
+        ):
+            raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original")
+    return array.mean(axis=-1, dtype=np.float32)
+
+
+def _following(grey: np.ndarray, colour: np.ndarray, steps: int = 32) -> np.ndarray:
+    """For each pixel the colour that pixels of its brightness have: piecewise linear in the brightness."""
+    level = np.minimum(grey / 256 * steps, steps - 1).astype(int)
+    result = np.empty_like(colour)
+    for step in np.unique(level):
+        here = level == step
+        terms = np.stack([np.ones(here.sum()), grey[here] - grey[here].mean()], axis=1)
+        result[here] = terms @ np.linalg.lstsq(terms, colour[here], rcond=None)[0]
+    return result
+
+
+def _spread(colour: np.ndarray) -> float:
+    return float(np.percentile(np.ptp(colour, axis=1), 99))
 
 
 def _read_nifti(path: Path, view: View, accept_any_view: bool) -> Radiograph:
-    """In array order ``(u, v)``, unless the affine says how the axes lie in the patient."""
+    """In array order ``(u, v)``, unless the affine says how the axes lie in the patient or on the screen."""
     try:
         image = nibabel.load(path, mmap=False)
         grey = np.asarray(image.dataobj, dtype=np.float32)
         names = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine)).translate(str.maketrans("SI", "HF"))
+        zooms = np.array(image.header.get_zooms()[:2], dtype=float)
     except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
         raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
     if grey.ndim < 2 or any(size != 1 for size in grey.shape[2:]):
         raise InputError(f"{path} has shape {grey.shape}; give one radiograph (U, V), as pa.nii.gz or lateral.nii.gz")
     grey = grey.reshape(grey.shape[:2])
-    directions, zooms = (names[0], names[1]), np.array(image.header.get_zooms()[:2], dtype=float)
+    directions = (names[0], names[1])
     shown = shown_view(directions)
-    if shown is None:  # a detector's picture that knows nothing of the patient; writers put 1 mm for unknown
-        return Radiograph(grey, None if np.all(zooms == 1) else zooms)
+    if shown is None:  # a detector's picture that knows nothing of the patient
+        return _read_screen(grey, zooms, directions, view)
     # The pair's affine (frame.radiograph_affine) has PA's u and v for both views, and a third axis of its own.
     pair = names == "LFP"
     if shown != view and not pair and not accept_any_view:
-        raise _mismatch(path, f"its affine says axes to '{names[0]}' and '{names[1]}'", view)
+        raise mismatch(path, f"its affine says axes to '{names[0]}' and '{names[1]}'", view)
     centre = frame.grid_centre(image.affine, (*grey.shape, 2 if pair else 1))
-    spacing = zooms * _magnification(frame.SOURCE_TO_DETECTOR_MM)
-    if shown == view:
-        grey, spacing = _turn(grey, spacing, directions, view)
-    return Radiograph(grey, spacing, centre)
+    result = Radiograph(
+        grey, zooms * magnification(frame.SOURCE_TO_DETECTOR_MM), centre, oriented=shown == view or pair
+    )
+    return _turn(result, directions, VIEW_DIRECTIONS[view]) if shown == view else result
+
+
+def _read_screen(grey: np.ndarray, zooms: np.ndarray, directions: tuple[str, str], view: View) -> Radiograph:
+    """A picture of which the affine only says how it lies on the screen: L is to the right, P is down.
+
+    dcm2niix and others store the lowest row first, towards A. Axes to R and A come from writers that know no axes
+    (``numpy.eye``), and 1 mm from those that know no spacing.
+    """
+    doubts = []
+    known = np.isfinite(zooms).all() and (zooms > 0).all()
+    if not known:
+        doubts.append(f"{NAMES[view]}: the NIfTI's spacing {zooms[0]:g} x {zooms[1]:g} mm is not believed")
+    result = Radiograph(grey, zooms if known and not np.all(zooms == 1) else None, warnings=tuple(doubts))
+    if directions == ("R", "A") or not set("".join(directions)) <= set("LRAP") or len({*directions}) < 2:
+        return result
+    return _turn(result, directions, "LP")

@@ -52,7 +52,8 @@ def display_radiograph(view_image: np.ndarray) -> np.ndarray:
 def write_radiograph_png(path: str | os.PathLike, view_image: np.ndarray) -> None:
     """Write one view ``(S, S)`` of the chest frame as an upright 16-bit PNG (rows are v, columns are u), atomically.
 
-    The PNG also records its field of view, so that :func:`~.load_radiograph.load_radiograph` restores the scale.
+    The PNG also records its field of view, so that :func:`~xrecon_bundle.placement.radiographs.load_radiograph`
+    restores the scale.
     """
     text = PngImagePlugin.PngInfo()
     text.add_text(PNG_FIELD_OF_VIEW, f"{frame.detector_size_mm():.3f}")

@@ -76,6 +76,8 @@ def _looks_like(sample: np.ndarray, low: float, high: float) -> str:
         return f"{values}, as in a normalised volume or a mask"
     if low >= 0 and np.all(sample == np.rint(sample)) and np.unique(sample[:200_000]).size < 150 and high <= 255:
         return f"{values} with few levels, as in a label map"
+    if low >= 0 and np.mean(sample > 2**16 - 1500) > 0.1:
+        return f"{values}, as where values below 0 have been written as unsigned integers"
     if low >= 0 and high <= 255:
         return f"{values}, as in an 8-bit picture"
     if low < 0:

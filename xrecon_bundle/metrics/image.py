@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from monai.metrics.regression import RegressionMetric
 from monai.utils import MetricReduction
-from scipy import ndimage
 
 from ..frame import HU_SPAN, hu_to_unit
+from ..segmentation.body import filled_body
+from ..segmentation.parameters import TISSUE
 
 PLANES = ("sagittal", "coronal", "axial")  # the planes whose slices are stacked along x, y and z
 WINDOW = 7
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
-BODY_HU = -400.0
 SLAB = 8  # slices worked on at a time, so that the temporaries of SSIM stay in cache
 
 
@@ -175,12 +175,8 @@ def body_mask(true: torch.Tensor) -> torch.Tensor:
 
     The largest connected part denser than -400 HU, with what it encloses in axial slices filled.
     """
-    solid = (true > float(hu_to_unit(np.float64(BODY_HU)))).cpu().numpy()
-    parts, number = ndimage.label(solid)
-    if number > 1:
-        solid = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-    filled = np.stack([ndimage.binary_fill_holes(solid[..., z]) for z in range(solid.shape[-1])], axis=-1)
-    return torch.from_numpy(filled).to(true.device)
+    dense = (true > float(hu_to_unit(np.float64(TISSUE.lung_edge)))).cpu().numpy()
+    return torch.from_numpy(filled_body(dense)).to(true.device)
 
 
 def _prepare(volume: torch.Tensor) -> torch.Tensor:

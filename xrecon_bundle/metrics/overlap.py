@@ -34,15 +34,15 @@ def region_overlap(
     """
     pred, true = (np.asarray(labels).reshape(np.shape(labels)[-3:]) for labels in (pred, true))
     diagonal = float(np.linalg.norm(np.multiply(true.shape, spacing)))
-    values = {}
+    values: dict[str, float] = {}
     for name, label in regions.items():
         a, b = pred == label, true == label
         dice, hd95, asd = dice_score(a, b), np.nan, np.nan
         if a.any() and b.any():
             pair = torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]
-            options = {"include_background": True, "spacing": list(spacing)}
-            hd95 = compute_hausdorff_distance(*pair, percentile=95, **options).item()
-            asd = compute_average_surface_distance(*pair, symmetric=True, **options).item()
+            mm = list(spacing)
+            hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=mm).item()
+            asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=mm).item()
         elif a.any() or b.any():
             hd95 = asd = diagonal
         values |= {f"dice_{name}": dice, f"hd95_{name}": hd95, f"asd_{name}": asd}

@@ -1,7 +1,6 @@
 """Networks: the generator, published and compact, and the conditional patch discriminator."""
 
-from .coordconv import CoordConv
-from .discriminator import CoordConvPatchDiscriminator, radiographs_to_volume
-from .generator import XReconGenerator, build_generator
+import lazy_loader
 
-__all__ = ["CoordConv", "CoordConvPatchDiscriminator", "XReconGenerator", "build_generator", "radiographs_to_volume"]
+# By need: the discriminator is built of MONAI's blocks, whose import takes seconds, the generator is not.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from monai.networks.blocks import Convolution
 from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from .coordconv import CoordConv
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class CoordConvPatchDiscriminator(nn.Sequential):
@@ -31,8 +36,8 @@ class CoordConvPatchDiscriminator(nn.Sequential):
         self, spatial_dims: int = 3, in_channels: int = 3, channels: int = 64, num_layers: int = 3, coord: bool = True
     ) -> None:
         act = ("leakyrelu", {"negative_slope": 0.2})
-        shared = {"kernel_size": 4, "padding": 2}
-        normed = {"norm": "instance", "act": act, "bias": False}
+        shared: dict[str, Any] = {"kernel_size": 4, "padding": 2}
+        normed: dict[str, Any] = {"norm": "instance", "act": act, "bias": False}
         first = CoordConv(spatial_dims, in_channels, channels, coord, strides=2, norm=None, act=act, **shared)
         layers: list[nn.Module] = [first]
         for layer in range(num_layers):
@@ -44,7 +49,7 @@ class CoordConvPatchDiscriminator(nn.Sequential):
         self.apply(normal_init)
 
 
-def radiographs_to_volume(image: Tensor, spatial_size: int) -> Tensor:
+def radiographs_to_volume(image: Float[Tensor, "b 2 s s"], spatial_size: int) -> Float[Tensor, "b 2 s s s"]:
     """The radiograph pair as two volumes: each view repeated along the direction in which it was taken.
 
     Args:

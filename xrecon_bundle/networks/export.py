@@ -28,5 +28,6 @@ def export_onnx(generator: XReconGenerator, path: str | Path) -> None:
             )
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: needs the package {error.name}; pip install 'xrecon-bundle[onnx]'") from error
+    assert program is not None  # of the newer exporter
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
-from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from .encoder import DenseEncoder
@@ -92,7 +92,7 @@ class XReconGenerator(nn.Module):
         self.encoders = nn.ModuleList(
             DenseEncoder(stem_channels, tuple(stage_layers), growth_rate, bottleneck) for _ in views
         )
-        *skip_channels, pooled = self.encoders[0].channels
+        *skip_channels, pooled = cast(DenseEncoder, self.encoders[0]).channels
         self.bases = nn.ModuleList(Base(pooled, decoder_channels[0], size, base_grid or size, dropout) for _ in views)
         scales = zip(decoder_channels, decoder_channels[1:], reversed(skip_channels), strict=False)
         self.scales = nn.ModuleList(
@@ -100,7 +100,7 @@ class XReconGenerator(nn.Module):
             for index, (coarser, channels, skip) in enumerate(scales)
         )
         self.act = nn.LeakyReLU(0.01)
-        self.apply(normal_init)
+        self.apply(_initialise)
         self.register_state_dict_post_hook(_say_size)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -128,12 +128,13 @@ class XReconGenerator(nn.Module):
     def _stream(self, image: Tensor) -> Tensor:
         """The same for one sample without gradients, see :mod:`xrecon_bundle.networks.streaming`."""
         radiographs = image[:, self.input_channels].split(1, dim=1)
-        features = [encoder.precise(of_view) for encoder, of_view in zip(self.encoders, radiographs, strict=True)]
+        encoders = cast(list[DenseEncoder], self.encoders)
+        features = [encoder.precise(of_view) for encoder, of_view in zip(encoders, radiographs, strict=True)]
         x = self._base(features)
         volumes = [Volume(x)] if self.fusion else [Volume(part) for part in x.chunk(self.views, dim=1)]
         volume: Tensor | None = None
         for scale in self.scales:
-            volumes, rendered = stream_scale(scale, volumes, [of_view.pop() for of_view in features])
+            volumes, rendered = stream_scale(cast(Scale, scale), volumes, [of_view.pop() for of_view in features])
             if rendered is not None:
                 volume = render(volume, rendered) if self.fusion else rendered
         return self.act(volume).to(image.dtype)
@@ -175,3 +176,11 @@ def _say_size(
 ) -> None:
     """Keep the size with a state dict, in the metadata that PyTorch has for each module: the weights do not show it."""
     metadata["spatial_size"] = generator.spatial_size
+
+
+def _initialise(module: nn.Module) -> None:
+    """As the paper's release: weights normal(0, 0.02), biases 0."""
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

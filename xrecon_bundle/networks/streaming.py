@@ -43,7 +43,7 @@ class Source(Protocol):
         shape: ``(C, X, Y, Z)``.
     """
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
     def read(self, start: int, stop: int, out: Tensor) -> None:
         """Write the rows from ``start`` to ``stop``, both even, into ``out``, ``(1, C, stop - start, Y, Z)``."""
@@ -164,12 +164,12 @@ def stream_scale(
         up = Upsampled(sources[0 if shared else view], up_weights[view])
         out = linked[0].data if scale.finest and linked else empty(shape, like)
         linked.append(store(convolve(up, links[view]), out, linker(features[view]), scale.axes[view]))
-        if scale.finest:  # its volume makes room for the next view's
+        if scale.finest and scale.render_average is not None:  # its volume makes room for the next view's
             render(linked[view], (scale.render_average.weight / views).to(like.dtype), rendered)
     average = Volume(average_(linked)) if scale.fusion and not scale.finest else None
-    if average is not None:
+    if average is not None and scale.render_average is not None:
         render(average, scale.render_average.weight.to(like.dtype), rendered)
-    if scale.render_average is not None:
+    if scale.render_average is not None and scale.render_average.bias is not None:
         rendered = F.leaky_relu_(rendered + scale.render_average.bias, 0.01)
     if scale.first is None or scale.second is None:
         return [], rendered

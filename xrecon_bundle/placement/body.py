@@ -1,7 +1,7 @@
 """Where the patient is in a CT, and where the lungs are: coarse masks by thresholds and morphology.
 
-Both work on a coarse volume (about 3 mm voxels, see :func:`block_mean`) with LPI axes, so that a 512 x 512 x 133 scan
-takes about a second. Nothing here is a segmentation to measure with: the masks say what to keep and where to look.
+Both work on a coarse volume (voxels of about 3 mm) with LPI axes, so that a 512 x 512 x 133 scan takes about a second.
+Nothing here is a segmentation to measure with: the masks say what to keep and where to look.
 """
 
 from __future__ import annotations
@@ -10,29 +10,22 @@ import numpy as np
 from scipy import ndimage
 
 from ..files import InputError
+from ..segmentation.body import largest_part
+from ..segmentation.parameters import TISSUE
 
 COARSE_MM = 3.0
-TISSUE_HU = -400.0  # skin, fat and muscle lie above; lung, mattress foam and most blankets below
 TABLE_MM = 5.0  # half the thickness of what opening takes off the skin: table tops, blankets, tubes
 CHEST_WALL_GAP_MM = 9.0  # half the widest gap between ribs of a very thin chest wall that is still closed
-PARENCHYMA_HU = (-960.0, -500.0)  # aerated lung; bowel gas and a pneumothorax lie below
+# Aerated lung; bowel gas and a pneumothorax lie below. Coarse voxels are not averaged as PTX-Seg averages its own: a
+# little darker still counts, or an abdomen's largest air would be another one.
+PARENCHYMA_HU = (-960.0, TISSUE.parenchyma[1])
 LEAST_AIR_ML = 500.0
 LEAST_SIDE_ML = 50.0
 LEAST_HEIGHT_MM = 110.0
 MOST_CUT = 0.5  # of the widest lung section, on the scan's first or last slice
 
 
-def block_mean(volume: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
-    """Mean of each block of ``factors`` voxels, float32; the last blocks may be smaller."""
-    for axis, factor in enumerate(factors):
-        starts = np.arange(0, volume.shape[axis], factor)
-        counts = np.diff(np.append(starts, volume.shape[axis])).astype(np.float32)
-        sums = np.add.reduceat(volume, starts, axis=axis, dtype=np.float32)
-        volume = sums / counts.reshape([-1 if other == axis else 1 for other in range(3)])
-    return volume
-
-
-def find_body(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def find_trunk(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The patient's trunk, filled, without table, clothes and arms: a boolean mask of ``hu``'s shape.
 
     Everything is done slice by axial slice: a table top is a thin sheet there, and an arm beside the trunk a separate
@@ -45,8 +38,8 @@ def find_body(hu: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     Raises:
         InputError: nothing in the volume is dense enough to be a patient.
     """
-    solid = ndimage.binary_opening(hu > TISSUE_HU, _disk(TABLE_MM, spacing))
-    solid = _largest_of_each_slice(_largest(solid))
+    solid = ndimage.binary_opening(hu > TISSUE.lung_edge, _disk(TABLE_MM, spacing))
+    solid = _largest_of_each_slice(_solid_part(solid))
     # Padded, as the patient may touch the edge: close gaps between the ribs of a thin chest wall, then fill the lungs.
     gap = _disk(CHEST_WALL_GAP_MM, spacing)
     margin = [(size // 2, size // 2) for size in gap.shape]
@@ -64,7 +57,7 @@ def find_lungs(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndar
 
     Args:
         hu: coarse CT ``(X, Y, Z)`` in HU, LPI.
-        body: what :func:`find_body` returned.
+        body: what :func:`find_trunk` returned.
         spacing: voxel size ``(3,)`` in mm.
 
     Raises:
@@ -72,7 +65,7 @@ def find_lungs(hu: np.ndarray, body: np.ndarray, spacing: np.ndarray) -> np.ndar
     """
     voxel_ml = float(np.prod(spacing)) / 1000.0
     inner = ndimage.binary_erosion(body, _in_plane(), iterations=2, border_value=1)  # not the air beside the skin
-    air = inner & (hu < TISSUE_HU)
+    air = inner & (hu < TISSUE.lung_edge)
     labels, count = ndimage.label(ndimage.binary_opening(air, _in_plane()))
     if count == 0:
         raise _too_little("no air inside the body")
@@ -112,13 +105,12 @@ def _too_little(reason: str) -> InputError:
     return InputError(f"too little thorax: {reason}; give a CT that shows the whole thorax")
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
-    labels, count = ndimage.label(mask)
-    if count == 0:
+def _solid_part(mask: np.ndarray) -> np.ndarray:
+    if not mask.any():
         raise InputError(
             "nothing in the volume is as dense as a patient: all values are below -400 HU; give a CT in HU"
         )
-    return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return largest_part(mask)
 
 
 def _largest_of_each_slice(mask: np.ndarray) -> np.ndarray:

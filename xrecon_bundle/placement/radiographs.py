@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from scipy.ndimage import affine_transform, gaussian_filter
 from torch.nn.functional import interpolate
 
@@ -19,6 +18,9 @@ from ..frame import LOWER_PERCENTILE
 from ..io.radiograph import Radiograph, blank_outside, read_radiograph
 from ..io.radiograph_files import VIEWS, View, view_affine
 from .style import normalise_style
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 SMALLEST_PIXELS = 32
 FEWEST_GREY_LEVELS = 16
@@ -34,13 +36,14 @@ class PlacedPair(NamedTuple):
     """A radiograph pair on the chest frame's detector, and how it came there.
 
     Attributes:
-        image: ``(2, S, S)`` float32: PA, lateral, any grey scale, bright is dense; NaN where a film shows nothing. Its
-            affine says where the cube stands, see :func:`xrecon_bundle.frame.reconstruction_affine`.
+        image: ``(2, S, S)`` float32: PA, lateral, any grey scale, bright is dense; NaN where a film shows nothing.
+        affine: ``(4, 4)``, says where the cube stands, see :func:`xrecon_bundle.frame.reconstruction_affine`.
         record: of each view how its size was known; goes into the report of a reconstruction.
         warnings: what to look at.
     """
 
-    image: MetaTensor
+    image: torch.Tensor
+    affine: np.ndarray
     record: dict[str, Any]
     warnings: list[str]
 
@@ -57,7 +60,7 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     if len(files) == 1:
-        return PlacedPair(load_biplanar(files[0], spatial_size), {"size_known_by": "biplanar file"}, [])
+        return PlacedPair(*_read_biplanar(files[0], spatial_size), {"size_known_by": "biplanar file"}, [])
     return _place_views(files, spatial_size, **loading)
 
 
@@ -69,6 +72,10 @@ def load_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
     Raises:
         InputError: the file cannot be read or is no pair.
     """
+    return _meta_tensor(*_read_biplanar(path, spatial_size), path)
+
+
+def _read_biplanar(path: str | os.PathLike, spatial_size: int) -> tuple[torch.Tensor, np.ndarray]:
     try:
         image = nibabel.load(path, mmap=False)
         views = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
@@ -80,7 +87,13 @@ def load_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
     to_file = np.diag([*larger, 1.0])
     to_file[:2, 3] = (larger[:2] - 1) / 2
     pair = interpolate(views.permute(2, 0, 1)[None], (spatial_size, spatial_size), mode="area")[0]
-    return MetaTensor(pair, affine=torch.as_tensor(image.affine @ to_file), meta={"filename_or_obj": str(path)})
+    return pair, image.affine @ to_file
+
+
+def _meta_tensor(image: torch.Tensor, affine: np.ndarray, path: str | os.PathLike) -> MetaTensor:
+    from monai.data import MetaTensor  # seconds; the predictor goes without
+
+    return MetaTensor(image, affine=torch.as_tensor(affine), meta={"filename_or_obj": str(path)})
 
 
 def load_radiograph(
@@ -108,17 +121,17 @@ def load_radiograph(
         accept_any_view: do not refuse a file whose tags say that it is another view, or no radiograph.
 
     Returns:
-        ``(1, S, S)`` float32 with :func:`~.radiograph_files.view_affine`, in the file's grey scale (nepers, if
-        simulated), bright is dense. Its position is the file's, or the origin.
+        ``(1, S, S)`` float32 with :func:`~xrecon_bundle.io.radiograph_files.view_affine`, in the file's grey scale
+        (nepers, if simulated), bright is dense. Its position is the file's, or the origin.
 
     Raises:
         InputError: the file cannot be used; the message says why and what to do.
     """
     radiograph, _ = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
-    affine = torch.as_tensor(view_affine(view, spatial_size, centre))
+    affine = view_affine(view, spatial_size, centre)
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
-    return MetaTensor(torch.from_numpy(grey)[None], affine=affine, meta={"filename_or_obj": str(path)})
+    return _meta_tensor(torch.from_numpy(grey)[None], affine, path)
 
 
 def load_radiograph_pair(
@@ -141,7 +154,7 @@ def load_radiograph_pair(
         invert: both files show dense as dark.
         flip_lateral: mirror the lateral left to right, because it faces the viewer's right.
         accept_any_view: do not refuse files whose tags say that they are other views, no radiographs, or two patients'.
-        style: see :func:`~.radiograph_style.normalise_style`; None: the files' own grey scale.
+        style: see :func:`~.style.normalise_style`; None: the files' own grey scale.
 
     Returns:
         ``(2, S, S)`` float32: PA, lateral. :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files
@@ -151,7 +164,8 @@ def load_radiograph_pair(
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     files = (pa, lateral)
-    return _place_views(files, spatial_size, field_of_view_mm, invert, flip_lateral, accept_any_view, style).image
+    placed = _place_views(files, spatial_size, field_of_view_mm, invert, flip_lateral, accept_any_view, style)
+    return _meta_tensor(placed.image, placed.affine, pa)
 
 
 def _place_views(
@@ -187,9 +201,9 @@ def _place_views(
     image = torch.from_numpy(views)
     if style is not None:
         image = normalise_style(image, style)
-    affine = torch.as_tensor(frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0)))
-    image = MetaTensor(image, affine=affine, meta={"filename_or_obj": str(pa)})
-    return PlacedPair(image, {view: record for view, (_, record) in zip(VIEWS, prepared, strict=True)}, [])
+    affine = frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0))
+    doubts = [doubt for radiograph in pair for doubt in radiograph.warnings]
+    return PlacedPair(image, affine, {view: record for view, (_, record) in zip(VIEWS, prepared, strict=True)}, doubts)
 
 
 def _prepare(
@@ -220,7 +234,7 @@ def _prepare(
             "length of the image's longer side on the detector"
         )
     record = {"size_known_by": known_by, "field_mm": field.round(2).tolist()}
-    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id), record
+    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id, warnings=radiograph.warnings), record
 
 
 def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:

@@ -11,7 +11,8 @@ from scipy import ndimage
 from .. import frame
 from ..files import InputError
 from ..io.volume import check_affine
-from .body import COARSE_MM, block_mean, find_body, find_lungs
+from ..segmentation.grid import block_mean
+from .body import COARSE_MM, find_lungs, find_trunk
 
 HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information
 THIN_END = 0.05  # sections of the lungs below this share of the largest do not count for the middle
@@ -53,11 +54,11 @@ def standardize_ct(
     to_lpi = ornt_transform(io_orientation(affine), axcodes2ornt(frame.AXCODES))
     affine = affine @ inv_ornt_aff(to_lpi, hu.shape)
     hu = _as_int16(apply_orientation(hu, to_lpi))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = frame.voxel_spacing(affine)
 
     factors = tuple(int(factor) for factor in np.maximum(1, np.round(COARSE_MM / spacing)))
     coarse, coarse_spacing = block_mean(hu, factors), spacing * factors
-    body = find_body(coarse, coarse_spacing)
+    body = find_trunk(coarse, coarse_spacing)
     lungs = find_lungs(coarse, body, coarse_spacing)
     middle = (_middle(lungs) + 0.5) * factors - 0.5
     cube = frame.cube_affine(spatial_size, affine[:3, :3] @ middle + affine[:3, 3])

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .. import frame
 from .pose import rotation_matrix
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # ProST (Gao et al. 2020) states its geometry in voxels of a 224 volume; these are the frame's voxels of 1.6 mm.
 PROST_VOXEL_MM = frame.voxel_size(224)
@@ -99,8 +103,8 @@ class ConeBeamGeometry:
 
     @classmethod
     def _chest(cls, pixels: int, orientation: tuple[float, float, float]) -> ConeBeamGeometry:
-        size, pixels = (frame.detector_size_mm(),) * 2, (pixels, pixels)
-        return cls(frame.SOURCE_TO_DETECTOR_MM, frame.DETECTOR_TO_CENTRE_MM, size, pixels, orientation)
+        size = (frame.detector_size_mm(),) * 2
+        return cls(frame.SOURCE_TO_DETECTOR_MM, frame.DETECTOR_TO_CENTRE_MM, size, (pixels, pixels), orientation)
 
     @property
     def is_parallel(self) -> bool:
@@ -119,7 +123,7 @@ class ConeBeamGeometry:
             return 1.0
         return self.source_to_detector / (self.source_to_detector - self.detector_to_centre)
 
-    def rays(self, poses: Tensor) -> tuple[Tensor, Tensor]:
+    def rays(self, poses: Float[Tensor, "*v 6"]) -> tuple[Float[Tensor, "*v u w 3"], Float[Tensor, "*v u w 3"]]:
         """The ray of every pixel under ``poses`` ``(..., 6)``.
 
         Returns:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from .geometry import PROST_STEP_MM, ConeBeamGeometry
 from .projector import Projector
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # Axial, sagittal and coronal, as published: the views run along z, -x and y.
 BASE_POSES = (
@@ -53,11 +58,11 @@ class MultiAngleProjectionLoss(nn.Module):
         self.step_mm = step_mm
         self.generator = torch.Generator().manual_seed(seed)
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(self, pred: Float[Tensor, "b c s s s"], target: Float[Tensor, "b c s s s"]) -> Float[Tensor, ""]:
         """The loss, a scalar, of two volumes ``(B, 1, X, Y, Z)`` of the chest frame in network units."""
         return self.projector(pred - target, self.draw_poses()).abs().mean() / self.step_mm
 
-    def draw_poses(self) -> Tensor:
+    def draw_poses(self) -> Float[Tensor, "1 3 6"]:
         """The poses of this step, ``(1, 3, 6)``; advances the generator in training mode."""
         poses = torch.tensor([BASE_POSES])
         if self.training:

@@ -10,7 +10,7 @@ same weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch.nn.functional import grid_sample
 
 from .. import frame
 from .geometry import ConeBeamGeometry
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 # Samples taken at once. On a CPU they shall stay in its cache; a GPU wants few, large launches.
 CPU_CHUNK = 2**20
@@ -39,10 +42,12 @@ class Projector(nn.Module):
         self.geometry = geometry
         self.chunk = chunk
 
-    @torch.compiler.disable  # it would unroll the loop over slices; compiled models call it as it is
     def forward(
-        self, volume: Tensor, poses: Tensor | None = None, spacing: float | tuple[float, float, float] | None = None
-    ) -> Tensor:
+        self,
+        volume: Float[Tensor, "b c x y z"],
+        poses: Float[Tensor, "#b v 6"] | None = None,
+        spacing: float | tuple[float, float, float] | None = None,
+    ) -> Float[Tensor, "b c v u w"]:
         """Project ``volume``.
 
         Args:
@@ -57,17 +62,26 @@ class Projector(nn.Module):
         Raises:
             ValueError: shapes that do not fit, or a spacing that is not positive.
         """
+        if torch.compiler.is_compiling():  # it would unroll the loop over slices; compiled models call it as it is
+            return torch.compiler.disable(self._project)(volume, poses, spacing)
+        return self._project(volume, poses, spacing)
+
+    def _project(
+        self, volume: Tensor, poses: Tensor | None, spacing: float | tuple[float, float, float] | None
+    ) -> Tensor:
         volume = volume.to(torch.float64 if volume.dtype == torch.float64 else torch.float32)
         poses = volume.new_zeros(1, 1, 6) if poses is None else poses.to(volume)
         _check_shapes(volume, poses)
-        spacing = _spacing(volume, spacing)
+        edges = _spacing(volume, spacing)
         chunk = self.chunk or (GPU_CHUNK if volume.is_cuda else CPU_CHUNK)
         with torch.autocast(volume.device.type, enabled=False):
             if poses.shape[0] == 1:  # the same rays for all: the batch is as good as channels of one volume
-                return self._views(volume.flatten(0, 1), poses[0], spacing, chunk).unflatten(0, volume.shape[:2])
-            return torch.stack([self._views(*item, spacing, chunk) for item in zip(volume, poses, strict=True)])
+                return self._views(volume.flatten(0, 1), poses[0], edges, chunk).unflatten(0, volume.shape[:2])
+            return torch.stack([self._views(*item, edges, chunk) for item in zip(volume, poses, strict=True)])
 
-    def _views(self, volume: Tensor, poses: Tensor, spacing: Tensor, chunk: int) -> Tensor:
+    def _views(
+        self, volume: Float[Tensor, "c x y z"], poses: Float[Tensor, "v 6"], spacing: Float[Tensor, " 3"], chunk: int
+    ) -> Float[Tensor, "c v u w"]:
         """``(C, X, Y, Z)`` and ``(V, 6)`` to ``(C, V, U, W)``."""
         point, direction = (rays.flatten(1, 2) for rays in self.geometry.rays(poses))
         length = direction.norm(dim=-1)
@@ -88,7 +102,14 @@ class Projector(nn.Module):
         return torch.stack(views, 1).unflatten(-1, self.geometry.detector_pixels)
 
 
-def _integrate(volume: Tensor, point: Tensor, direction: Tensor, length: Tensor, axis: int, chunk: int) -> Tensor:
+def _integrate(
+    volume: Float[Tensor, "c x y z"],
+    point: Float[Tensor, "n 3"],
+    direction: Float[Tensor, "n 3"],
+    length: Float[Tensor, " n"],
+    axis: int,
+    chunk: int,
+) -> Float[Tensor, "c n"]:
     """Integrals ``(C, N)`` through ``(C, X, Y, Z)`` along rays with the main ``axis``.
 
     ``point`` and ``direction`` ``(N, 3)`` are in voxels, ``length`` ``(N,)`` is the direction's in mm.
@@ -134,7 +155,7 @@ class _SumOverSlices(torch.autograd.Function):
             for_slices, for_grid = torch.ops.aten.grid_sampler_2d_backward(
                 same, _slices(volume, ctx.axis)[few], grid, 0, 0, False, [to_volume, True]
             )
-            if to_volume:
+            if for_volume is not None:
                 _slices(for_volume, ctx.axis)[few] = for_slices
             if to_middle or to_slope:
                 for_middle += for_grid.sum(0)[0]
@@ -142,7 +163,7 @@ class _SumOverSlices(torch.autograd.Function):
         return for_volume, for_middle if to_middle else None, for_slope if to_slope else None, None, None
 
 
-def _slices(volume: Tensor, axis: int) -> Tensor:
+def _slices(volume: Float[Tensor, "c x y z"], axis: int) -> Float[Tensor, "k c h w"]:
     """``(C, X, Y, Z)`` seen as ``(K, C, H, W)``, K along ``axis``."""
     return volume.movedim(1 + axis, 0)
 

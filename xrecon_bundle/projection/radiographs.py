@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -10,13 +12,18 @@ from torch import Tensor
 from .. import frame
 from . import ConeBeamGeometry, Projector
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 # Standard deviation on the detector of the Gaussian by which scatter spreads; an assumption.
 SCATTER_SIGMA_MM = 40.0
 # What counts as behind the patient when the scatter fraction is set: a line integral over 5 cm of water.
 SHADOW_NEPERS = 1.0
 
 
-def simulate_radiographs(hu: Tensor, pixels: int | None = None, poses: Tensor | None = None) -> Tensor:
+def simulate_radiographs(
+    hu: Float[Tensor, "*c s s s"], pixels: int | None = None, poses: Float[Tensor, "2 6"] | None = None
+) -> Float[Tensor, "2 u v"]:
     """The PA and left lateral radiograph of a CT: line integrals of the attenuation in nepers, monoenergetic.
 
     Args:

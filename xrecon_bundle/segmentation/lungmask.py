@@ -10,6 +10,7 @@ import numpy as np
 
 from ..files import InputError
 from .classical import label_free_air
+from .free_air import JudgedPocket
 
 
 class Inferer(Protocol):
@@ -35,6 +36,10 @@ class LungmaskSegmenter:
 
     def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Label map as :class:`xrecon_bundle.segmentation.PTXSeg` returns it."""
+        return self.explain(hu, spacing)[0]
+
+    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+        """Label map and pockets as :meth:`xrecon_bundle.segmentation.PTXSeg.explain` returns them."""
         # lungmask wants (z, y, x) with z to the head; ours runs to the feet.
         cavities = self.inferer.apply(np.ascontiguousarray(hu.transpose(2, 1, 0)[::-1]))
         cavities = np.ascontiguousarray(cavities[::-1].transpose(2, 1, 0)).astype(np.uint8)

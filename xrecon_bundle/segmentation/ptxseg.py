@@ -10,6 +10,7 @@ import numpy as np
 
 from ..files import InputError
 from .classical import ClassicalSegmenter
+from .free_air import JudgedPocket
 
 
 class Segmenter(Protocol):
@@ -69,7 +70,30 @@ class PTXSeg:
             uint8 label map of the same shape: 0 background, 1 right lung, 2 left lung, 3 and 4 the air-accumulated
             region (pneumothorax) of the right and the left pleural cavity. All zero if there is no lung.
         """
-        hu = np.nan_to_num(np.asarray(hu, dtype=np.float32), nan=-1024.0)
-        if hu.ndim != 3:
-            raise ValueError(f"PTXSeg takes one volume (X, Y, Z), got shape {hu.shape}")
-        return self.segmenter(hu, tuple(float(step) for step in spacing))
+        return self.segmenter(*_checked(hu, spacing))
+
+    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+        """Segment one CT, and say of each pocket of air why it counts as a pneumothorax or not.
+
+        Args:
+            hu: as in calling.
+            spacing: as in calling.
+
+        Returns:
+            the label map; by side (``right``, ``left``) the pockets, the largest first, of what was surely air: in the
+            label map they reach a little further, to the middle of their edges. Places are in mm from the centre of
+            the CT's first voxel, along its axes.
+
+        Raises:
+            InputError: the segmenter is one's own, and has no method ``explain``.
+        """
+        if not hasattr(self.segmenter, "explain"):
+            raise InputError(f"the segmenter {type(self.segmenter).__name__} does not explain what it counts")
+        return self.segmenter.explain(*_checked(hu, spacing))
+
+
+def _checked(hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, tuple[float, ...]]:
+    hu = np.nan_to_num(np.asarray(hu, dtype=np.float32), nan=-1024.0)
+    if hu.ndim != 3:
+        raise ValueError(f"PTXSeg takes one volume (X, Y, Z), got shape {hu.shape}")
+    return hu, tuple(float(step) for step in spacing)

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from ..files import InputError
 from .classical import ClassicalSegmenter
+from .free_air import JudgedPocket
 from .labels import REGIONS
 
 if TYPE_CHECKING:
@@ -65,10 +66,14 @@ class SamSegmenter:
 
     def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Label map as :class:`xrecon_bundle.segmentation.PTXSeg` returns it."""
-        labels = self.classical(hu, spacing)
+        return self.explain(hu, spacing)[0]
+
+    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+        """The refined label map, and the pockets that the classical result was made of."""
+        labels, pockets = self.classical.explain(hu, spacing)
         for z in np.flatnonzero(labels.any(axis=(0, 1))):
             labels[..., z] = self.refine_slice(hu[..., z], labels[..., z], spacing[0] * spacing[1])
-        return labels
+        return labels, pockets
 
     def refine_slice(self, hu: np.ndarray, labels: np.ndarray, pixel_mm2: float) -> np.ndarray:
         """One axial slice ``(X, Y)``: the labels after the model's answers to the prompts that ``labels`` gives."""

@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation
 
-from ..frame import AXCODES
+from ..frame import AXCODES, voxel_spacing
 from ..segmentation.ptxseg import PTXSeg, Segmenter
 
 
@@ -43,7 +43,7 @@ class PTXSegd(MapTransform):
         for key in self.key_iterator(data):
             orient = Orientation(axcodes=AXCODES)
             ct = orient(result[key])
-            labels = self.ptxseg(ct[0].numpy(), ct.pixdim.tolist())
+            labels = self.ptxseg(ct[0].numpy(), voxel_spacing(ct.affine.numpy()))
             turned = MetaTensor(torch.from_numpy(labels)[None], meta=ct.meta, applied_operations=ct.applied_operations)
             result[self.output_key] = orient.inverse(turned)
         return result

@@ -19,7 +19,8 @@ def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
     ``offset_mm`` is how far apart the volumes stand: a reconstruction from plain images stands around the origin.
 
     Raises:
-        InputError: a file cannot be read, or the grids differ in shape, orientation or voxel size.
+        InputError: a file cannot be read or has voxels that are NaN or infinite, or the grids differ in shape,
+            orientation or voxel size.
     """
     (pred_hu, pred_affine), (true_hu, true_affine) = _read(pred), _read(true)
     if pred_hu.shape != true_hu.shape:
@@ -46,4 +47,11 @@ def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path}: cannot be read as NIfTI ({error}); give a CT volume in HU") from error
     if hu.ndim != 3:
         raise InputError(f"{path}: a CT volume has three axes, this one has shape {hu.shape}")
+    if unknown := np.count_nonzero(~np.isfinite(hu)):
+        raise InputError(
+            f"{path}: {unknown} of {hu.size} voxels are NaN or infinite, so nothing can be measured; "
+            "write the volume again, or fill them with air (-1024)"
+        )
+    if not np.isfinite(image.affine).all():
+        raise InputError(f"{path}: the affine is not finite; write the volume again with its position and spacing")
     return hu, image.affine

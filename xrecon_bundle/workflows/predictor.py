@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import nn
 
 from .. import __version__
-from ..datasets.cases import file_sha256
-from ..files import InputError
+from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import AIR_HU, HU_SPAN, radiograph_to_unit, reconstruction_affine, unit_to_hu
 from ..networks.weights import load_generator
@@ -41,7 +39,7 @@ class Reconstruction(NamedTuple):
     hu: np.ndarray
     affine: np.ndarray
     files: tuple[Path, ...]
-    radiographs: MetaTensor
+    radiographs: torch.Tensor
     report: dict[str, Any]
 
 
@@ -99,7 +97,7 @@ class Predictor:
         placed = self.read(files)
         quality = gate(placed, files, refuse=not self.loading.get("accept_any_view"))
         hu = predict(placed.image, self.generator)
-        affine = reconstruction_affine(placed.image.affine.numpy(), placed.image.shape[-1], len(hu))
+        affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
         report = describe(hu, affine, placed, quality, self.origin(files))
         return Reconstruction(hu, affine, files, placed.image, report)
 
@@ -128,7 +126,7 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
     unit = torch.where(torch.isnan(unit), generator.unknown, unit)
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        volume = generator(unit[None].to(device))[0, 0].cpu()
+        volume = generator(unit[None].to(device))[0, 0].detach().cpu()
     return np.rint(unit_to_hu(volume.clip(0, 1)).clip(AIR_HU, AIR_HU + HU_SPAN).numpy()).astype(np.int16)
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..files import InputError, to_json, write_json, write_nifti
-from ..io.dicom_write import read_source, write_ct_series
+from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
+from ..io.dicom_write import check_new_folder, read_source, write_ct_series
 from .predictor import Predictor, Reconstruction
 
-Format = Literal["nifti", "dicom"]
-FORMATS: tuple[Format, Format] = ("nifti", "dicom")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
 
 
 def check_output(output: Path, output_format: str) -> None:
     """Raise :class:`InputError` when a result of this format cannot be called ``output``."""
-    if output_format not in FORMATS:
-        raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
+    check_format(output_format)
     if output_format == "nifti" and not output.name.endswith(NIFTI_SUFFIXES):
         raise InputError(
             f"{output}: the CT is written as NIfTI; give a name that ends in .nii.gz, or a folder with --format dicom"
@@ -83,6 +80,11 @@ def reconstruct_files(
     """
     output = Path(output)
     check_output(output, output_format)
+    check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
+    if output_format == "nifti":
+        check_writable(report_path(output, output_format), sources=(pa, lateral))
+    else:
+        check_new_folder(output)
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
     write_reconstruction(result, output, output_format)
     return result.report

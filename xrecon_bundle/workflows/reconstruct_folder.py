@@ -13,12 +13,12 @@ import pydicom
 from tqdm import tqdm
 
 from ..datasets.radiograph_pairs import RadiographPair, find_pairs
-from ..files import InputError, atomic_path, write_nifti
+from ..files import Format, InputError, atomic_path, check_writable, write_nifti
 from ..segmentation import PTXSeg
 from ..segmentation.measures import measure_pneumothorax
+from ..segmentation.plausibility import volume_warnings
 from .predictor import Predictor, Reconstruction
 from .reconstruct import (
-    Format,
     check_output,
     report_path,
     same_origin,
@@ -68,6 +68,7 @@ def reconstruct_folder(
     """
     output = Path(output_dir)
     check_output(output / CT.get(output_format, ""), output_format)
+    check_writable(output / SUMMARY)
     pairs, failed = find_pairs(folder)
     rows = [{"case": case, "status": "failed", "error": reason} for case, reason in failed.items()]
     reused = 0
@@ -112,7 +113,9 @@ def _segment(result: Reconstruction) -> np.ndarray:
     spacing = np.linalg.norm(result.affine[:3, :3], axis=0)
     labels = PTXSeg()(result.hu, spacing)
     result.report[SEGMENTATION_KEY] = measure_pneumothorax(labels, result.hu, spacing)
-    if not labels.any():
+    if labels.any():
+        result.report["warnings"] += volume_warnings(result.report[SEGMENTATION_KEY])
+    else:
         result.report["warnings"].append("no lung was found in the reconstruction")
     return labels
 

@@ -1,29 +1,34 @@
-"""From a CT file to a label map, its statistics and a picture."""
+"""From a CT to a label map, its statistics and, in NIfTI, a picture; in DICOM, a report."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
-import pydicom
-import torch
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from monai.data import MetaTensor
+from scipy import ndimage
 
-from ..files import InputError, atomic_path, write_json, write_nifti
-from ..frame import AXCODES
-from ..io.dicom import choose_series, load_series, scan_dicom
-from ..io.dicom_seg import require_highdicom, write_segmentation
-from ..io.readers import dicom_files, read_ct
+from ..files import Format, InputError, atomic_path, check_format, check_writable, write_json, write_nifti
+from ..frame import AIR_HU, AXCODES, voxel_spacing
+from ..io.readers import dicom_files, named, read_ct, read_series
 from ..io.volume import CTVolume
-from ..segmentation.labels import COLOURS, REGIONS, WINDOW_HU
+from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
 from ..segmentation.measures import measure_pneumothorax
+from ..segmentation.plausibility import volume_warnings
 from ..segmentation.ptxseg import PTXSeg, Segmenter
-from ..transforms.segmentation import PTXSegd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pydicom.dataset import Dataset
+
+    from ..io.dicom_headers import Series
+    from ..segmentation.free_air import JudgedPocket
+
+THIRDS = (("front", "middle", "back"), ("upper", "middle", "lower"))  # of a cavity, along y and z
+CHEST_AXES = nibabel.orientations.axcodes2ornt(AXCODES)
 
 
 def segment_file(
@@ -31,55 +36,156 @@ def segment_file(
     output_path: str | os.PathLike,
     segmenter: str | Segmenter = "classical",
     weights: str | os.PathLike | None = None,
+    output_format: Format = "nifti",
+    explain: bool = False,
+    series: str | None = None,
 ) -> dict[str, Any]:
-    """Segment a CT file.
+    """Segment a CT.
 
-    Writes the label map on the CT's own grid (uint8 NIfTI), ``statistics.json`` beside it, and a picture with the label
-    map's name and ``.png``.
+    ``nifti`` writes the label map on the CT's own grid (uint8), ``statistics.json`` beside it, and a picture with the
+    label map's name and ``.png``. ``dicom`` writes a DICOM SEG that refers to the CT's images, and beside it, under the
+    same name, the statistics as ``.json`` and as a structured report ``.sr.dcm`` (Comprehensive 3D SR, TID 1500).
 
     Args:
-        ct_path: anything that :func:`xrecon_bundle.io.readers.read_ct` reads; any axis order and direction.
-        output_path: the label map, ``.nii`` or ``.nii.gz``.
+        ct_path: anything that :func:`xrecon_bundle.io.readers.read_ct` reads; any axis order and direction. For
+            ``dicom`` the folder of the CT series, one image a file.
+        output_path: the label map: ``.nii`` or ``.nii.gz``, or ``.dcm``.
         segmenter: as in :class:`PTXSeg`.
         weights: as in :class:`PTXSeg`.
+        output_format: ``nifti`` or ``dicom``.
+        explain: say of each pocket of air why it counts as a pneumothorax or not.
+        series: SeriesInstanceUID, where a DICOM folder has several.
 
     Returns:
-        the content of ``statistics.json``: :func:`measure_pneumothorax` with ``ct``, ``segmenter`` and ``labels``.
+        the statistics as written: :func:`measure_pneumothorax` with ``ct``, ``segmenter``, ``labels``, what is known of
+        the CT (``format``; of DICOM the series that was read, and ``other_series``) and ``warnings``; with ``explain``
+        also ``pockets``, see :func:`explained`.
 
     Raises:
-        InputError: the CT cannot be read, shows no lung, or the output's name does not end in .nii or .nii.gz.
+        InputError: the CT cannot be read, shows no lung, or does not suit the format; the output cannot be written or
+            its name does not suit the format; the segmenter cannot be had, or does not explain.
     """
-    output_path = Path(output_path)
-    suffix = next((end for end in (".nii.gz", ".nii") if output_path.name.endswith(end)), None)
-    if suffix is None:
-        raise InputError(f"{output_path}: a label map is written as NIfTI; let the name end in .nii.gz")
+    ct_path = Path(ct_path)
+    target = _Target.at(Path(output_path), output_format)
+    for path in target.files():
+        check_writable(path, sources=[ct_path])
     ptxseg = PTXSeg(segmenter, weights)
-    ct = read_ct(ct_path)
+    ct, images = _read(ct_path, output_format, series, target)
     hu, spacing = in_chest_axes(ct)
-    labels = ptxseg(hu, spacing)
+    labels, pockets = ptxseg.explain(hu, spacing) if explain else (ptxseg(hu, spacing), None)
     if not labels.any():
         raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
     statistics = {
         "ct": str(ct_path),
+        **ct.source,
+        "warnings": list(ct.source.get("warnings", [])),
         "segmenter": segmenter if isinstance(segmenter, str) else type(segmenter).__name__,
         "labels": REGIONS,
         **measure_pneumothorax(labels, hu, spacing),
     }
-    chest, stored = nibabel.orientations.axcodes2ornt(AXCODES), nibabel.io_orientation(ct.affine)
-    back = nibabel.orientations.ornt_transform(chest, stored)
-    write_nifti(output_path, nibabel.orientations.apply_orientation(labels, back), ct.affine)
-    write_json(output_path.parent / "statistics.json", statistics)
-    with atomic_path(output_path.with_name(output_path.name.removesuffix(suffix) + ".png")) as temporary:
-        draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
+    statistics["warnings"] += volume_warnings(statistics)
+    if pockets is not None:
+        statistics["pockets"] = explained(pockets, labels, ct.affine)
+    back = nibabel.orientations.ornt_transform(CHEST_AXES, nibabel.io_orientation(ct.affine))
+    stored = nibabel.orientations.apply_orientation(labels, back)
+    if images is None:
+        write_nifti(target.labels, stored, ct.affine)
+        with atomic_path(target.picture) as temporary:
+            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
+    else:
+        _write_dicom(target.labels, stored, ct.affine, images, statistics)
+    write_json(target.statistics, statistics)
     return statistics
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the results go."""
+
+    labels: Path
+    statistics: Path
+    picture: Path | None = None
+    report: Path | None = None
+
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [path for path in (self.labels, self.statistics, self.picture, self.report) if path is not None]
+
+    @classmethod
+    def at(cls, path: Path, output_format: Format) -> _Target:
+        """The files of a format, where ``path`` can be its label map."""
+        check_format(output_format)
+        if output_format == "dicom":
+            from ..io.dicom_seg import require_highdicom
+
+            require_highdicom()
+            if path.suffix != ".dcm":
+                raise InputError(f"{path}: a DICOM segmentation is one file; let the name end in .dcm")
+            return cls(path, path.with_suffix(".json"), report=path.with_suffix(".sr.dcm"))
+        suffix = next((end for end in (".nii.gz", ".nii") if path.name.endswith(end)), None)
+        if suffix is None:
+            raise InputError(f"{path}: a label map is written as NIfTI; let the name end in .nii.gz")
+        return cls(path, path.parent / "statistics.json", path.with_name(path.name.removesuffix(suffix) + ".png"))
+
+
+def _read(
+    ct_path: Path, output_format: Format, series: str | None, target: _Target
+) -> tuple[CTVolume, list[Dataset] | None]:
+    """The CT, and for DICOM the headers of its images."""
+    if output_format != "dicom":
+        return read_ct(ct_path, series), None
+    if not ct_path.is_dir():
+        raise InputError(f"{ct_path} is no folder; a DICOM segmentation refers to a CT series: give its folder")
+    with named(ct_path):
+        chosen, ct = read_series(dicom_files(ct_path), series)
+        for path in target.files():
+            check_writable(path, sources=chosen.files())
+        return ct, _images(chosen)
+
+
+def _images(series: Series) -> list[Dataset]:
+    """Headers of the images that the volume of a series is made of.
+
+    Raises:
+        InputError: they cannot be referred to, one by one.
+    """
+    from ..io.dicom import volume_slices
+    from ..io.dicom_headers import read_dataset
+
+    slices = volume_slices(series)
+    if any(part.frame for part in slices):
+        raise InputError("a multi-frame CT; segment it with --format nifti")
+    if len({part.uid for part in slices} - {""}) < len(slices) or not (series.uid and series.study):
+        raise InputError(
+            "UIDs are missing or the same for several images, so a DICOM segmentation cannot say which image it means; "
+            "segment it with --format nifti"
+        )
+    return [read_dataset(part.path, stop_before_pixels=True) for part in slices]
+
+
+def _write_dicom(
+    path: Path, labels: np.ndarray, affine: np.ndarray, images: list[Dataset], statistics: dict[str, Any]
+) -> None:
+    from ..io.dicom_headers import one_line
+    from ..io.dicom_seg import write_segmentation
+
+    try:
+        write_segmentation(path, labels, affine, images, statistics)
+    except InputError:
+        raise
+    except Exception as error:  # highdicom copies much of the headers, and raises what a damaged tag leads to
+        raise InputError(
+            f"{statistics['ct']}: a DICOM segmentation cannot refer to these images ({one_line(error)}); "
+            "segment it with --format nifti"
+        ) from error
 
 
 def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
     """What :class:`PTXSeg` takes: HU ``(X, Y, Z)`` with LPI axes, NaN as air, and the voxel size ``(3,)`` in mm."""
     stored = nibabel.io_orientation(ct.affine)
-    turn = nibabel.orientations.ornt_transform(stored, nibabel.orientations.axcodes2ornt(AXCODES))
-    hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=-1024.0)
-    return hu, nibabel.affines.voxel_sizes(ct.affine)[np.argsort(stored[:, 0])]
+    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=AIR_HU)
+    return hu, voxel_spacing(ct.affine)[np.argsort(stored[:, 0])]
 
 
 def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, statistics: dict[str, Any]) -> Figure:
@@ -91,6 +197,9 @@ def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, s
         spacing: voxel size in mm.
         statistics: what :func:`measure_pneumothorax` returned.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     shown = labels > 2 if np.count_nonzero(labels > 2) else labels > 0
     x, y, z = (int(np.argmax(shown.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3))
     dx, dy, dz = spacing
@@ -124,52 +233,53 @@ def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, s
     return figure
 
 
-def segment_dicom(
-    ct_path: str | os.PathLike,
-    output_path: str | os.PathLike,
-    segmenter: str | Segmenter = "classical",
-    weights: str | os.PathLike | None = None,
-) -> dict[str, Any]:
-    """Segment a CT series in DICOM; the label map refers to its images.
-
-    Writes the DICOM SEG, and beside it, under the same name, the measurements as ``.json`` and as a DICOM structured
-    report ``.sr.dcm`` (Comprehensive 3D SR, TID 1500).
+def explained(pockets: dict[str, list[JudgedPocket]], labels: np.ndarray, affine: np.ndarray) -> list[dict[str, Any]]:
+    """What :meth:`.PTXSeg.explain` says of the pockets of air, for people to read and JSON to hold.
 
     Args:
-        ct_path: folder with the CT series, one image a file.
-        output_path: the DICOM SEG, ``.dcm``.
-        segmenter: as in :class:`PTXSeg`.
-        weights: as in :class:`PTXSeg`.
+        pockets: by side.
+        labels: label map ``(X, Y, Z)``, LPI.
+        affine: ``(4, 4)`` of the CT as stored, voxel index to RAS+ mm.
 
     Returns:
-        the content of the ``.json``, as :func:`~.files.segment_file` describes it.
-
-    Raises:
-        InputError: highdicom is not installed, the CT cannot be read, shows no lung, or the output's name does not end
-            in .dcm.
+        a dictionary a pocket: ``side``; ``counted``, whether as pneumothorax; ``reason``; ``where`` in that pleural
+        cavity; ``centre_mm`` in the patient (RAS+); and what was measured of it, see :class:`.Pocket`.
     """
-    output_path, ct_path = Path(output_path), Path(ct_path)
-    require_highdicom()
-    if output_path.suffix != ".dcm":
-        raise InputError(f"{output_path}: a DICOM segmentation is one file; let the name end in .dcm")
-    if not ct_path.is_dir():
-        raise InputError(f"{ct_path} is no folder; a DICOM segmentation refers to a CT series: give its folder")
-    series = choose_series(scan_dicom(dicom_files(ct_path)))
-    ct = load_series(series)
-    tensor = MetaTensor(torch.from_numpy(np.nan_to_num(ct.hu, nan=-1024.0))[None], affine=torch.as_tensor(ct.affine))
-    labels = PTXSegd("ct", "labels", segmenter, weights)({"ct": tensor})["labels"][0].numpy()
-    if not labels.any():
-        raise InputError(f"{ct_path}: no lung was found; give a CT of the chest in HU")
-    spacing = np.linalg.norm(ct.affine[:3, :3], axis=0)
-    statistics = {
-        "ct": str(ct_path),
-        "segmenter": segmenter if isinstance(segmenter, str) else type(segmenter).__name__,
-        "labels": REGIONS,
-        **measure_pneumothorax(labels, ct.hu, spacing),
-    }
-    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.files()]
-    if any("NumberOfFrames" in image for image in images):
-        raise InputError(f"{ct_path} is a multi-frame CT; segment it with --format nifti")
-    write_segmentation(output_path, labels, ct.affine, images, statistics)
-    write_json(output_path.with_suffix(".json"), statistics)
-    return statistics
+    stored = nibabel.io_orientation(affine)
+    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    shape = tuple(labels.shape[int(axis)] for axis in turn[:, 0])
+    affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
+    rows = []
+    for side, judged in pockets.items():
+        cavity = ndimage.find_objects(np.isin(labels, SIDES[side]).astype(np.uint8))
+        for pocket, verdict in judged:
+            measures = asdict(pocket)
+            centre = np.array(measures.pop("centre_mm")) / nibabel.affines.voxel_sizes(affine)
+            places = [(at - part.start) / (part.stop - part.start) for at, part in zip(centre, cavity[0], strict=True)]
+            where = [names[int(np.clip(3 * at, 0, 2))] for names, at in zip(THIRDS, places[1:], strict=True)]
+            rows.append(
+                {
+                    "side": side,
+                    "counted": verdict.kept,
+                    "reason": verdict.reason,
+                    "where": f"{where[1]} third, {where[0]}",
+                    "centre_mm": nibabel.affines.apply_affine(affine, centre).round(1).tolist(),
+                    **{name: round(value, 3) for name, value in measures.items()},
+                }
+            )
+    return rows
+
+
+def in_words(pockets: list[dict[str, Any]]) -> list[str]:
+    """Lines for the terminal on what :func:`explained` returned, side by side, what is counted first."""
+    lines = []
+    for side in SIDES:
+        of_side = [pocket for pocket in pockets if pocket["side"] == side]
+        if not of_side:
+            lines.append(f"{side}: no pocket of air large enough to be judged")
+        for pocket in sorted(of_side, key=lambda pocket: not pocket["counted"]):
+            verdict = "counted" if pocket["counted"] else "not counted"
+            size = f"{pocket['volume_ml']:.0f} mL, {pocket['thickness_mm']:.1f} mm thick"
+            place = f"{pocket['where']}, at {', '.join(f'{at:.0f}' for at in pocket['centre_mm'])} mm"
+            lines.append(f"{side}, {size} ({place}): {verdict}: {pocket['reason']}")
+    return lines

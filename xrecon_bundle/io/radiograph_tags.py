@@ -1,0 +1,201 @@
+"""What the DICOM tags of a radiograph say of its view, its orientation, its scale and its collimation.
+
+Tags that make no sense are not believed: they count as missing, and a doubt says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from .. import frame
+from ..files import InputError
+from .radiograph_files import View
+
+MODALITIES = {"DX", "CR", "RG", "OT"}  # digital, computed and scanned radiography, secondary capture
+# DICOM ViewPosition, letters only, as vendors write it.
+VIEW_POSITIONS: dict[View, set[str]] = {
+    "pa": {"PA", "POSTEROANTERIOR"},
+    "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
+}
+# ViewCodeSequence, PS3.16 CID 4010.
+VIEW_CODES: dict[View, list[Code]] = {
+    "pa": [
+        Code("272479007", "SCT", "postero-anterior"),
+        Code("399033003", "SCT", "frontal"),
+        Code("R-10214", "SRT", "postero-anterior"),
+    ],
+    "lateral": [Code("399173006", "SCT", "left lateral"), Code("399067008", "SCT", "lateral")],
+}
+NAMES: dict[View, str] = {"pa": "PA", "lateral": "left lateral"}
+PLAUSIBLE_DISTANCE_MM = (500.0, 5000.0)  # of the source from the detector
+LEAST_EXPOSED = 1 / 3  # of each side of the detector: a narrower collimation shows no chest
+LEAST_EXPOSED_MM = 100.0
+
+_EDGES = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")  # of shutter and collimator
+_AXIS = {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
+
+
+def shown_view(directions: tuple[str, str]) -> View | None:
+    """The view whose columns and rows run along ``directions`` (L, R, A, P, H, F), either way; None: neither."""
+    axes = sorted(_AXIS.get(direction, "?") for direction in directions)
+    return {"xz": "pa", "yz": "lateral"}.get("".join(axes))
+
+
+def mismatch(path: Path, reason: str, view: View) -> InputError:
+    """The error for a file that says that it is not the ``view`` that is needed."""
+    return InputError(
+        f"{path}: {reason}, but a {NAMES[view]} chest radiograph is needed; check that PA and lateral are not swapped, "
+        "or set accept_any_view if the tags are wrong"
+    )
+
+
+def refuse_wrong_tags(path: Path, dataset: Dataset, view: View) -> None:
+    """Raise :class:`InputError` where the tags speak against a radiograph of this ``view``, ready to be looked at."""
+    modality = dataset.get("Modality") or ""
+    if modality and modality not in MODALITIES:
+        raise mismatch(path, f"Modality is '{modality}'", view)
+    if dataset.get("PresentationIntentType") == "FOR PROCESSING":
+        raise InputError(
+            f"{path} holds raw detector data (FOR PROCESSING); export the image FOR PRESENTATION, "
+            "or set accept_any_view to take it as it is"
+        )
+    position = dataset.get("ViewPosition") or ""
+    if position and "".join(filter(str.isalpha, position.upper())) not in VIEW_POSITIONS[view]:
+        raise mismatch(path, f"ViewPosition is '{position}'", view)
+    for item in dataset.get("ViewCodeSequence") or []:
+        code = Code(item.get("CodeValue", ""), item.get("CodingSchemeDesignator", ""), item.get("CodeMeaning", ""))
+        if code.value and code not in VIEW_CODES[view]:
+            raise mismatch(path, f"ViewCodeSequence says '{code.meaning or code.value}'", view)
+    laterality = dataset.get("ImageLaterality") or dataset.get("Laterality") or ""
+    if laterality in {"R", "L"} and (view == "pa" or laterality == "R"):
+        raise mismatch(path, f"laterality is '{laterality}'", view)
+    directions = dicom_directions(dataset)
+    if directions and shown_view(directions) != view:
+        raise mismatch(path, f"PatientOrientation is '{directions[0]}\\{directions[1]}'", view)
+
+
+def dicom_directions(dataset: Dataset) -> tuple[str, str] | None:
+    """Patient directions in which columns and rows grow; None where the file does not say.
+
+    PatientOrientation describes the stored pixels, whatever turning or mirroring came before.
+    """
+    directions = tuple(str(value)[:1].upper() for value in dataset.get("PatientOrientation") or ())
+    return directions if len(directions) == 2 and shown_view(directions) else None
+
+
+def detector_spacing(dataset: Dataset, doubts: list[str]) -> np.ndarray | None:
+    """Spacing ``(u, v)`` in mm that the image has on the chest frame's detector; None where the file does not say.
+
+    ImagerPixelSpacing is measured on the detector. The chest's centre is taken to be as far in front of it as in the
+    chest frame, so the distance of the source gives the magnification there. (DICOM's own magnification factor is
+    that of the table's or bucky's surface, hence too small for the chest's centre.) A PixelSpacing that was calibrated
+    is spacing in the patient already (PS3.3 10.7.1).
+    """
+    on_detector = _spacing(dataset, "ImagerPixelSpacing", doubts)
+    spacing = _spacing(dataset, "PixelSpacing", doubts)
+    corrected = spacing is not None and on_detector is not None and not np.allclose(spacing, on_detector, rtol=0.01)
+    calibrated = corrected or (spacing is not None and _text(dataset, "PixelSpacingCalibrationType") != "")
+    if spacing is None:
+        spacing = on_detector
+    if spacing is None:
+        spacing = _spacing(dataset, "NominalScannedPixelSpacing", doubts)
+    if spacing is None:
+        return None
+    at_centre = spacing[::-1].copy()  # DICOM gives the distance of rows first
+    if not calibrated:
+        at_centre /= magnification(_source_to_detector(dataset, doubts))
+    return at_centre * magnification(frame.SOURCE_TO_DETECTOR_MM)
+
+
+def magnification(source_to_detector: float) -> float:
+    """Of the chest's centre on the detector."""
+    return source_to_detector / (source_to_detector - frame.DETECTOR_TO_CENTRE_MM)
+
+
+def exposed_by_tags(
+    dataset: Dataset, shape: tuple[int, int], spacing_mm: np.ndarray | None, doubts: list[str]
+) -> tuple[slice, slice]:
+    """Rows and columns inside the rectangular collimator and shutter.
+
+    Args:
+        dataset: the header.
+        shape: rows and columns of the image.
+        spacing_mm: along columns and rows, as :func:`detector_spacing`.
+        doubts: receives why edges are not believed: outside the image (in mm, or counted from its middle), exchanged,
+            or with less between them than a chest needs.
+    """
+    inside = [slice(0, size) for size in shape]
+    for name in ("Collimator", "Shutter"):
+        if "RECTANGULAR" not in _text(dataset, f"{name}Shape"):
+            continue
+        texts = [_text(dataset, f"{name}{edge}Edge") for edge in _EDGES]
+        reason = None
+        try:
+            edges = [int(float(text)) for text in texts]
+        except (ValueError, OverflowError):
+            reason = "are missing or no numbers"
+        else:
+            pairs = list(zip(edges[::2], edges[1::2], shape, strict=True))
+            least = [LEAST_EXPOSED * size for size in shape]
+            if spacing_mm is not None:
+                least = [max(one, LEAST_EXPOSED_MM / step) for one, step in zip(least, spacing_mm[::-1], strict=True)]
+            if any(not 0 <= edge <= size + 1 for low, high, size in pairs for edge in (low, high)):
+                reason = "lie outside the image"
+            elif any(high <= low for low, high, _ in pairs):
+                reason = "are exchanged"
+            elif any(high - low < one for (low, high, _), one in zip(pairs, least, strict=True)):
+                reason = "leave too little for a chest"
+        if reason is None:
+            found = [slice(max(low - 1, 0), min(high, size)) for low, high, size in pairs]
+            inside = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(inside, found, strict=True)]
+        else:
+            doubts.append(f"the {name.lower()}'s edges ({', '.join(texts)}) {reason}: not believed")
+    return inside[0], inside[1]
+
+
+def _spacing(dataset: Dataset, name: str, doubts: list[str]) -> np.ndarray | None:
+    text = _text(dataset, name)
+    if not text:
+        return None
+    try:
+        spacing = np.array([float(number) for number in text.split("\\")])
+    except ValueError:
+        spacing = np.zeros(0)
+    if spacing.shape == (2,) and np.isfinite(spacing).all() and (spacing > 0).all():
+        return spacing
+    doubts.append(f"{name} is '{text}', which is no spacing: not believed")
+    return None
+
+
+def _source_to_detector(dataset: Dataset, doubts: list[str]) -> float:
+    text = _text(dataset, "DistanceSourceToDetector")
+    if not text:
+        return frame.SOURCE_TO_DETECTOR_MM
+    try:
+        distance = float(text)
+    except ValueError:
+        distance = float("nan")
+    if PLAUSIBLE_DISTANCE_MM[0] <= distance <= PLAUSIBLE_DISTANCE_MM[1]:
+        return distance
+    doubts.append(
+        f"DistanceSourceToDetector is '{text}' mm, which is no distance of an X-ray tube: not believed, "
+        f"{frame.SOURCE_TO_DETECTOR_MM:.0f} mm taken"
+    )
+    return frame.SOURCE_TO_DETECTOR_MM
+
+
+def _text(dataset: Dataset, name: str) -> str:
+    """A tag as text, its values parted by backslashes; "" where it is missing or empty, "?" where it is damaged."""
+    try:
+        value: Any = dataset.get(name)
+    except Exception:  # pydicom parses a value when it is asked for, and raises about anything
+        return "?"
+    if value is None:
+        return ""
+    parts = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
+    return "\\".join(str(part) for part in parts).strip()
