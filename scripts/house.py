@@ -20,8 +20,8 @@ FLOORS = (
     ("engines", "handlers", "report"),
     ("transforms", "datasets", "quality"),
     ("anatomy", "placement"),
-    ("io", "networks", "projection", "segmentation", "metrics"),
-    ("frame", "files", "fingerprint"),
+    ("io", "dicom", "networks", "projection", "segmentation", "metrics"),
+    ("frame", "files", "fingerprint", "volume"),
 )
 
 

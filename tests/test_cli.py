@@ -20,9 +20,9 @@ from radiograph_cases import grey_levels, write_dicom
 from xrecon_bundle import __version__, cli
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import file_sha256, write_case
+from xrecon_bundle.dicom.series import choose_series, load_series, scan_dicom
+from xrecon_bundle.dicom.write import write_ct_series
 from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.io.dicom import choose_series, load_series, scan_dicom
-from xrecon_bundle.io.dicom_write import write_ct_series
 from xrecon_bundle.io.readers import dicom_files
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.published import published_shapes

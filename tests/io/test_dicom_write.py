@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
 from xrecon_bundle import frame
+from xrecon_bundle.dicom.write import read_source, write_ct_series
 from xrecon_bundle.files import InputError, write_nifti
-from xrecon_bundle.io.dicom_write import read_source, write_ct_series
 from xrecon_bundle.io.readers import read_ct
-from xrecon_bundle.io.volume import LPS_TO_RAS
+from xrecon_bundle.volume import LPS_TO_RAS
 
 SHAPE = (50, 30, 36)
 AFFINE = phantom_affine(10.0, SHAPE)

@@ -14,8 +14,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+from xrecon_bundle.dicom.pixels import stored_pixels
 from xrecon_bundle.files import InputError
-from xrecon_bundle.io.pixels import stored_pixels
 
 ROWS, COLUMNS = 61, 80
 

@@ -23,8 +23,8 @@ from radiograph_cases import DETECTOR_MM, HEAD_DOWN, MIRRORED, ON_ITS_SIDE, UPRI
 
 from xrecon_bundle.datasets.radiograph_pairs import find_pairs
 from xrecon_bundle.datasets.radiograph_study import choose_radiographs
+from xrecon_bundle.dicom.write import read_source, write_ct_series
 from xrecon_bundle.files import InputError
-from xrecon_bundle.io.dicom_write import read_source, write_ct_series
 from xrecon_bundle.io.radiograph import read_radiograph
 from xrecon_bundle.io.radiograph_files import PNG_FIELD_OF_VIEW
 from xrecon_bundle.placement.radiographs import place_pair

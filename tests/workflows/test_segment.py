@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.segmentation.conftest import SPACING
 from xrecon_bundle.files import InputError, write_nifti
-from xrecon_bundle.io.volume import CTVolume
 from xrecon_bundle.segmentation import PTXSeg
+from xrecon_bundle.volume import CTVolume
 from xrecon_bundle.workflows.segment import in_chest_axes, segment_file
 
 

@@ -14,8 +14,8 @@ import pytest
 from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom, save_nifti
 
 from xrecon_bundle.files import InputError
-from xrecon_bundle.io.volume import LPS_TO_RAS
 from xrecon_bundle.segmentation.labels import REGIONS
+from xrecon_bundle.volume import LPS_TO_RAS
 from xrecon_bundle.workflows.segment import segment_file
 
 pytest.importorskip("highdicom")

@@ -26,7 +26,7 @@ from .sources import Source, find_sources
 from .store import Outcome, make_or_reuse, run_cases
 
 # What a case is made by: where this code has changed, finished cases are made again.
-ROOMS = ("frame", "files", "io", "placement", "projection", "datasets")
+ROOMS = ("frame", "files", "volume", "io", "dicom", "placement", "projection", "datasets")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from ..dicom.series import is_dicom
 from ..files import InputError, find_files
-from ..io.dicom import is_dicom
 from ..io.radiograph_files import VIEWS
 from ..io.radiograph_tags import NAMES
 from .cases import RADIOGRAPHS

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from ..dicom.headers import one_line, read_dataset
+from ..dicom.series import CHEST_WORDS
 from ..files import InputError
-from ..io.dicom import CHEST_WORDS
-from ..io.dicom_headers import one_line, read_dataset
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
 from ..io.readers import dicom_files

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ..dicom.series import Series, choose_series, is_dicom, scan_dicom
 from ..files import InputError, find_files
-from ..io.dicom import Series, choose_series, is_dicom, scan_dicom
 from ..io.itk_header import read_header
 from ..io.readers import FILE_SUFFIXES, ITK_SUFFIXES, has_suffix
 
@@ -45,7 +45,7 @@ def find_sources(
     """Every CT below ``folder``, sorted by name, and what is none: ``{"source": path, "reason": why}``.
 
     Volumes are taken by their suffix. DICOM files are grouped by study and patient; of each study the series that
-    :func:`xrecon_bundle.io.dicom.choose_series` picks is one case, and its other CT series are listed among what is
+    :func:`xrecon_bundle.dicom.series.choose_series` picks is one case, and its other CT series are listed among what is
     none, as are damaged DICOM files. Files of other kinds are passed over. Links are followed, see
     :func:`xrecon_bundle.files.find_files`; what cannot be read is listed.
 

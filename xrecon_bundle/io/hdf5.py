@@ -17,7 +17,7 @@ import numpy as np
 from .. import frame
 from ..files import InputError, atomic_path
 from ..frame import radiograph_to_unit
-from .volume import check_hu
+from ..volume import check_hu
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 DATASETS = ("ct", "xray1", "xray2")

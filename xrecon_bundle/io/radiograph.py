@@ -14,10 +14,10 @@ import pydicom
 from PIL import Image, PngImagePlugin
 
 from .. import frame
+from ..dicom.grey import dense_is_bright, padding
+from ..dicom.pixels import stored_pixels
 from ..files import InputError
 from ..frame import LOWER_PERCENTILE
-from .dicom_grey import dense_is_bright, padding
-from .pixels import stored_pixels
 from .radiograph_files import PNG_FIELD_OF_VIEW, VIEW_DIRECTIONS, View
 from .radiograph_tags import (
     NAMES,

@@ -12,11 +12,11 @@ import itk
 import nibabel
 import numpy as np
 
+from ..dicom.series import Series, choose_series, is_dicom, load_series, other_series, scan_dicom
 from ..files import InputError, find_files
-from .dicom import Series, choose_series, is_dicom, load_series, other_series, scan_dicom
+from ..volume import LPS_TO_RAS, CTVolume, check_affine, check_hu
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
 from .itk_header import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, VolumeHeader, check_voxels, millimetres, read_header
-from .volume import LPS_TO_RAS, CTVolume, check_affine, check_hu
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (*METAIMAGE_SUFFIXES, *NRRD_SUFFIXES)
@@ -33,7 +33,7 @@ def read_ct(path: str | os.PathLike, series: str | None = None) -> CTVolume:
     Args:
         path: a NIfTI, MetaImage (``.mha``, ``.mhd``), NRRD or published-format HDF5 file, a folder with DICOM files
             (sub-folders included, other files ignored), or one DICOM file, which stands for its series in its folder.
-        series: SeriesInstanceUID to read from DICOM; default: see :func:`xrecon_bundle.io.dicom.choose_series`.
+        series: SeriesInstanceUID to read from DICOM; default: see :func:`xrecon_bundle.dicom.series.choose_series`.
 
     Returns:
         The volume as stored; padding and NaN are left for :func:`xrecon_bundle.placement.standardize.standardize_ct`.

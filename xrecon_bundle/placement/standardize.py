@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from .. import frame
 from ..files import InputError
-from ..io.volume import check_affine
 from ..segmentation.grid import block_mean
+from ..volume import check_affine
 from .body import COARSE_MM, find_lungs, find_trunk
 
 HIGHEST_HU = 3071.0  # of a 12-bit scanner; metal above it carries no information

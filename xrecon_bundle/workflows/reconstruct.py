@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..dicom.write import check_new_folder, read_source, write_ct_series
 from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
-from ..io.dicom_write import check_new_folder, read_source, write_ct_series
 from .predictor import Predictor, Reconstruction
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")

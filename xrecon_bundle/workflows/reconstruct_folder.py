@@ -125,7 +125,7 @@ def _write_labels(labels: np.ndarray, result: Reconstruction, folder: Path, outp
     if output_format == "nifti":
         write_nifti(path, labels, result.affine)
         return
-    from ..io.dicom_seg import write_segmentation
+    from ..dicom.seg import write_segmentation
 
     images = [pydicom.dcmread(image, stop_before_pixels=True) for image in sorted((folder / CT["dicom"]).glob("*.dcm"))]
     write_segmentation(path, labels, result.affine, images, result.report[SEGMENTATION_KEY])

@@ -14,17 +14,17 @@ from scipy import ndimage
 from ..files import Format, InputError, atomic_path, check_format, check_writable, write_json, write_nifti
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..io.readers import dicom_files, named, read_ct, read_series
-from ..io.volume import CTVolume
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
 from ..segmentation.measures import measure_pneumothorax
 from ..segmentation.plausibility import volume_warnings
 from ..segmentation.ptxseg import PTXSeg, Segmenter
+from ..volume import CTVolume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pydicom.dataset import Dataset
 
-    from ..io.dicom_headers import Series
+    from ..dicom.headers import Series
     from ..segmentation.free_air import JudgedPocket
 
 THIRDS = (("front", "middle", "back"), ("upper", "middle", "lower"))  # of a cavity, along y and z
@@ -116,7 +116,7 @@ class _Target:
         """The files of a format, where ``path`` can be its label map."""
         check_format(output_format)
         if output_format == "dicom":
-            from ..io.dicom_seg import require_highdicom
+            from ..dicom.seg import require_highdicom
 
             require_highdicom()
             if path.suffix != ".dcm":
@@ -149,8 +149,8 @@ def _images(series: Series) -> list[Dataset]:
     Raises:
         InputError: they cannot be referred to, one by one.
     """
-    from ..io.dicom import volume_slices
-    from ..io.dicom_headers import read_dataset
+    from ..dicom.headers import read_dataset
+    from ..dicom.series import volume_slices
 
     slices = volume_slices(series)
     if any(part.frame for part in slices):
@@ -166,8 +166,8 @@ def _images(series: Series) -> list[Dataset]:
 def _write_dicom(
     path: Path, labels: np.ndarray, affine: np.ndarray, images: list[Dataset], statistics: dict[str, Any]
 ) -> None:
-    from ..io.dicom_headers import one_line
-    from ..io.dicom_seg import write_segmentation
+    from ..dicom.headers import one_line
+    from ..dicom.seg import write_segmentation
 
     try:
         write_segmentation(path, labels, affine, images, statistics)

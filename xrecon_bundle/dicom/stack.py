@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..files import InputError
-from .dicom_headers import Slice, Traits, one_line, read_dataset
+from .headers import Slice, Traits, one_line, read_dataset
 
 SAME_PLACE_MM = 0.1  # images closer than this, a tenth of thin CT slices, stand at one place
 SAME_DIRECTION = 2e-3  # radians: half a millimetre at the edge of the field of view

@@ -18,9 +18,9 @@ from pydicom.valuerep import DSfloat
 from .. import __version__
 from ..files import InputError, atomic_path
 from ..segmentation.labels import COLOURS, REGIONS
-from .dicom import OFF_LINE_MM
-from .dicom_write import MANDATORY, MANUFACTURER, NOT_FOR_DIAGNOSIS, SERIES_NUMBER
-from .volume import LPS_TO_RAS
+from ..volume import LPS_TO_RAS
+from .series import OFF_LINE_MM
+from .write import MANDATORY, MANUFACTURER, NOT_FOR_DIAGNOSIS, SERIES_NUMBER
 
 ABNORMAL = codes.SCT.MorphologicallyAbnormalStructure
 ANATOMY = codes.SCT.AnatomicalStructure
@@ -77,7 +77,7 @@ def frames_of_images(
     """The slice of a label map that belongs to each image of a series.
 
     Args:
-        labels: ``(columns, rows, K)``, as :func:`xrecon_bundle.io.dicom.load_series` lays out a series.
+        labels: ``(columns, rows, K)``, as :func:`xrecon_bundle.dicom.series.load_series` lays out a series.
         affine: ``(4, 4)`` voxel index to RAS+ mm.
         images: headers of the series, in any order.
 

@@ -20,8 +20,8 @@ from pydicom.valuerep import DSfloat
 
 from .. import __version__
 from ..files import InputError, atomic_path
-from .dicom_headers import is_dicom, read_dataset
-from .volume import LPS_TO_RAS
+from ..volume import LPS_TO_RAS
+from .headers import is_dicom, read_dataset
 
 MANUFACTURER = "xrecon_bundle"
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"

@@ -14,10 +14,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from ..files import InputError
-from .dicom_headers import Series, Slice, is_dicom, number, one_line, read_dataset, scan_dicom
-from .dicom_stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
+from ..volume import LPS_TO_RAS, CTVolume
+from .headers import Series, Slice, is_dicom, number, one_line, read_dataset, scan_dicom
 from .pixels import stored_pixels
-from .volume import LPS_TO_RAS, CTVolume
+from .stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
 
 __all__ = ["CHEST_WORDS", "choose_series", "is_dicom", "load_series", "other_series", "scan_dicom", "volume_slices"]
 
@@ -80,7 +80,7 @@ def load_series(series: Series) -> CTVolume:
     """Read a series as a volume. Images are sorted by position, doubles dropped, small gaps filled by interpolation.
 
     Gantry tilt is kept as a sheared affine: each slice stands where its position says. ``source`` has ``series``,
-    ``description``, ``images`` (how many were read), ``notes`` and ``warnings`` (see :class:`.dicom_stack.Remarks`).
+    ``description``, ``images`` (how many were read), ``notes`` and ``warnings`` (see :class:`.stack.Remarks`).
 
     Raises:
         InputError: a file is damaged, or the images make no volume (a gap over 10 mm, positions off one line, two
