@@ -23,6 +23,8 @@ from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator
+from xrecon_bundle.projection import ConeBeamGeometry
+from xrecon_bundle.workflows.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -125,6 +127,16 @@ def test_inference_writes_ct_in_hu_where_the_patient_was(training: Path, dataset
     assert hu.min() >= -1024
     assert hu.max() <= 1476
     assert np.ptp(hu) > 0
+    # The volume and the report are those of the command line's predictor.
+    for path in written:
+        expected = Predictor(training / "models" / "model.pt")([dataset / path.parent.name / "radiographs.nii.gz"])
+        assert np.abs(nibabel.load(path).get_fdata() - expected.hu).max() <= 1
+        report = json.loads(path.with_name("radiographs_ct.json").read_text())
+        assert report.keys() == expected.report.keys()
+        for name in ("version", "code", "inputs", "weights", "spatial_size", "loading", "placement", "input_quality"):
+            assert report[name] == expected.report[name], name
+        assert report["consistency"]["score"] == pytest.approx(expected.report["consistency"]["score"], abs=1e-3)
+        assert np.allclose(report["geometry"]["affine"], image.affine, atol=1e-4)
 
 
 def test_evaluation_reports_every_test_case(training: Path, dataset: Path, tmp_path: Path) -> None:
@@ -209,6 +221,13 @@ def test_an_ablation_changes_one_thing(overlay: str, change: dict[str, object]) 
 def test_every_ablation_overlay_is_run_and_tested() -> None:
     (tested,) = (mark.args[1] for mark in test_an_ablation_changes_one_thing.pytestmark)
     assert {name for name, _ in tested} == {path.stem for path in (CONFIGS / "ablation").glob("*.yaml")}
+
+
+def test_the_published_projection_loss_is_an_overlay() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("train.yaml", "published_loss.yaml")])
+    loss = parser.get_parsed_content("reconstruction_loss").projection_loss
+    assert loss.projector.geometry == ConeBeamGeometry.prost_published()
 
 
 TRAIN_KEYS = (

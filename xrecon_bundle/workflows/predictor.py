@@ -16,7 +16,7 @@ from torch import nn
 from .. import __version__
 from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
-from ..frame import AIR_HU, HU_SPAN, radiograph_to_unit, reconstruction_affine, unit_to_hu
+from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
@@ -127,7 +127,7 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
     device = next(generator.parameters()).device
     with torch.inference_mode():
         volume = generator(unit[None].to(device))[0, 0].detach().cpu()
-    return np.rint(unit_to_hu(volume.clip(0, 1)).clip(AIR_HU, AIR_HU + HU_SPAN).numpy()).astype(np.int16)
+    return unit_to_whole_hu(volume).numpy().astype(np.int16)
 
 
 def describe(
