@@ -271,7 +271,12 @@ def test_versions_and_sizes_agree_everywhere() -> None:
         "numpy": metadata["numpy_version"],
     }
     for package, version in (named | metadata["required_packages_version"]).items():
-        assert {name.lower(): pin for name, pin in pins.items()}[package.lower()] == version, package
+        assert {_pypi(name): pin for name, pin in pins.items()}[_pypi(package)] == version, package
     for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
         content = yaml.safe_load((CONFIGS / config).read_text())
         assert (content["spatial_size"], content["network_preset"]) == (SPATIAL_SIZE, "compact")
+
+
+def _pypi(name: str) -> str:
+    """A package's name as PyPI compares it (PEP 503)."""
+    return name.lower().replace("_", "-")

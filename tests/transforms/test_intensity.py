@@ -103,5 +103,7 @@ def test_the_label_map_may_be_missing_the_ct_of_a_training_case_not(dataset: Pat
     (case,) = list_cases(dataset)
     del case["segmentation"]
     assert set(case_preprocessing(32, ["segmentation"])(case)) == {"image", "label", "case"}
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(RuntimeError) as caught:
         case_preprocessing(32)({**case, "label": "gone.nii.gz"})
+    assert isinstance(caught.value.__cause__, InputError)
+    assert "gone.nii.gz" in str(caught.value.__cause__)

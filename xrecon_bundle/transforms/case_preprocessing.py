@@ -25,7 +25,7 @@ def case_preprocessing(spatial_size: int, optional: Sequence[str] = ()) -> Compo
         ``(1, S, S, S)``.
 
     Raises:
-        InputError: (from the transform) a file is missing or cannot be read.
+        RuntimeError: by the transform, caused by an InputError: a file is missing or cannot be read.
     """
     volumes = ["label", *optional]
     modes = ["area", *("nearest" for _ in optional)]

@@ -153,13 +153,16 @@ def origin(
     files: Sequence[Path], weights: dict[str, str] | None, spatial_size: int, loading: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """What a result depends on: the code, input files and weights with their SHA-256, settings."""
+    settings = {name: value for name, value in sorted((loading or {}).items()) if value}
+    if Path(settings.get("style", "")).is_file():
+        settings["style"] = {"file": settings["style"], "sha256": file_sha256(settings["style"])}
     return {
         "version": __version__,
         "code": code_fingerprint(),
         "inputs": [{"file": str(path), "sha256": file_sha256(path)} for path in files],
         "weights": weights,
         "spatial_size": spatial_size,
-        "loading": {name: value for name, value in sorted((loading or {}).items()) if value},
+        "loading": settings,
     }
 
 
