@@ -325,6 +325,14 @@ def test_a_tinted_picture_is_grey(tint, suffix, tmp_path):
     assert (np.diff(steps) >= -1).all()  # darker is nowhere brighter
 
 
+def test_a_coloured_emblem_does_not_make_a_radiograph_a_photograph(tmp_path):
+    colours = np.stack([picture(255)] * 3, -1)
+    colours[-60:-10, 10:60] = (150, 190, 110)  # 3.5 % of the picture
+    Image.fromarray(colours).save(tmp_path / "x.jpg", quality=85)
+    found = read_radiograph(tmp_path / "x.jpg", "pa").grey.T
+    assert np.abs(found - picture(255))[:-60].mean() < 2
+
+
 @pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png", "ihc.png", "retina.jpg", "rocket.jpg"])
 def test_a_photograph_is_not_grey(name, tmp_path):
     photograph = Path(skimage.__file__).parent / "data" / name

@@ -23,6 +23,7 @@ from radiograph_cases import (
     marker_on_detector_mm,
     write_dicom,
 )
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from xrecon_bundle import frame
 from xrecon_bundle.files import InputError
@@ -123,6 +124,22 @@ def test_a_fine_pattern_becomes_its_mean_and_no_moire():
     stripes = np.indices((1000, 1000)).sum(0).astype(np.float32) % 2
     shrunk = resample_to_detector(stripes, np.full(2, DETECTOR_MM / 1000), 64)
     np.testing.assert_allclose(shrunk, 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [32, 64, 224])
+def test_averaging_over_blocks_first_changes_next_to_nothing(size):
+    u, v = np.mgrid[:1503, :1201]
+    noise = np.random.default_rng(0).normal(0, 0.05, u.shape)
+    image = np.sin(u / 90) * np.cos(v / 140) + (np.hypot(u - 400, v - 300) < 150) + noise
+    spacing = np.array([0.3, 0.33])
+    step = DETECTOR_MM / size / spacing
+    smooth = gaussian_filter(image, (step - 1) / 2)
+    place = [(np.arange(size) - (size - 1) / 2) * by + (n - 1) / 2 for by, n in zip(step, image.shape, strict=True)]
+    expected = map_coordinates(smooth, np.meshgrid(*place, indexing="ij"), order=1, mode="nearest")
+    edge = size // 16
+    inside = (slice(edge, -edge),) * 2
+    found = resample_to_detector(image.astype(np.float32), spacing, size)
+    assert np.abs(found - expected)[inside].max() < 0.005 * np.ptp(expected)
 
 
 def test_outside_the_image_is_air():

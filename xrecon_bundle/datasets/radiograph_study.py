@@ -37,7 +37,7 @@ class RadiographHeader(NamedTuple):
     instance: str
     view: View | None
     suitable: bool
-    acquired: tuple[str, str, str, str, int, Path]
+    acquired: tuple[str | int | Path, ...]
 
 
 class Study(NamedTuple):

@@ -10,7 +10,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import uid
@@ -66,12 +66,9 @@ def _decode(dataset: Dataset) -> np.ndarray:
     with _LOCK:
         if syntax in _codecs() and PLUGIN not in decoder.available_plugins:
             decoder.add_plugin(PLUGIN, (__name__, "decode_frame"))
-    stored, properties = decoder.as_array(
-        dataset,
-        decoding_plugin=PLUGIN if syntax in _codecs() else "",
-        allow_excess_frames=False,
-        correct_unused_bits=False,
-    )
+    options: dict[str, Any] = dict(allow_excess_frames=False, correct_unused_bits=False)  # as _significant does better
+    plugin = PLUGIN if syntax in _codecs() else ""
+    stored, properties = decoder.as_array(dataset, decoding_plugin=plugin, **options)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     converted = properties["photometric_interpretation"] != dataset.PhotometricInterpretation  # from YBR, just now
     return stored if converted or stored.dtype.kind not in "iu" else _significant(stored, dataset, syntax)
@@ -120,7 +117,7 @@ def _clip_overshoot(stored: np.ndarray, bits: int, signed: bool) -> None:
 
 
 @functools.cache
-def _codecs() -> dict[str, Callable[[bytes, np.ndarray], np.ndarray]]:
+def _codecs() -> dict[str, Callable[..., np.ndarray]]:
     """What decompresses a frame into an array, by transfer syntax."""
     import imagecodecs
 
@@ -128,7 +125,8 @@ def _codecs() -> dict[str, Callable[[bytes, np.ndarray], np.ndarray]]:
         space = None if out.ndim == 2 else "YCBCR"  # no guess at the colours: the tags say what they are
         return imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space, out=out)
 
-    codecs = dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), jpeg)
+    codecs: dict[str, Callable[..., np.ndarray]] = {}
+    codecs |= dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), jpeg)
     codecs |= dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), imagecodecs.jpegls_decode)
     # OpenJPEG decodes HTJ2K as well; imagecodecs' OpenJPH wraps around what overshoots a full range.
     openjpeg = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)

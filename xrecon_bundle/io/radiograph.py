@@ -30,7 +30,9 @@ from .radiograph_tags import (
     shown_view,
 )
 
-COLOUR_TOLERANCE = 20  # of 255: what JPEG and burned-in colour marks may do to a grey picture
+COLOUR_TOLERANCE = 20  # of 255: what JPEG may do to a grey picture
+COLOURED_MARKS = 0.05  # of a grey picture: arrows, the emblem of an archive
+TINTED_MARKS = 0.01  # of a tinted one, which has to be told from a photograph
 LEAST_UNPADDED = 0.1  # of the image
 PLAUSIBLE_PNG_FIELD_MM = (50.0, 2000.0)
 
@@ -252,7 +254,7 @@ def _read_picture(path: Path, view: View) -> Radiograph:
         exposed=None if exposed is None else exposed.T,
         warnings=tuple(f"{NAMES[view]}: {doubt}" for doubt in doubts),
     )
-    return _rearrange(result, *_EXIF_TURNS.get(orientation, _EXIF_TURNS[1]))
+    return _rearrange(result, *_EXIF_TURNS.get(orientation or 1, _EXIF_TURNS[1]))
 
 
 def _pixels(path: Path, image: Image.Image) -> np.ndarray:
@@ -282,8 +284,8 @@ def _png_spacing(field_of_view: str | None, shape: tuple[int, ...], doubts: list
 def _grey_of_colour(path: Path, array: np.ndarray) -> np.ndarray:
     """The grey image that a colour array ``(..., 3)`` really is: grey, or tinted with one hue, as films and scans are.
 
-    In a tinted picture the colour follows from the brightness, and all colours lie along one line; not so in a
-    photograph or in a colour map.
+    Marks in colour may lie on it. In a tinted picture the colour follows from the brightness, and all colours lie along
+    one line; not so in a photograph or in a colour map.
     """
     height, width = array.shape[:2]
     step = max(1, min(max(height, width) // _SMALL, height, width))
@@ -292,11 +294,10 @@ def _grey_of_colour(path: Path, array: np.ndarray) -> np.ndarray:
     small = blocks.mean(axis=(1, 3), dtype=np.float64).reshape(-1, 3) / np.iinfo(array.dtype).max * 255
     grey = small.mean(axis=1)
     colour = small - grey[:, None]
-    if _spread(colour) > COLOUR_TOLERANCE:
+    if _spread(colour, COLOURED_MARKS) > COLOUR_TOLERANCE:
         hue = np.linalg.svd(colour, full_matrices=False)[2][0]
-        if _spread(colour - _following(grey, colour)) > COLOUR_TOLERANCE or (
-            _spread(colour - np.outer(colour @ hue, hue)) > COLOUR_TOLERANCE
-        ):
+        others = colour - _following(grey, colour), colour - np.outer(colour @ hue, hue)
+        if max(_spread(other, TINTED_MARKS) for other in others) > COLOUR_TOLERANCE:
             raise InputError(f"{path} is a colour picture, not a radiograph; give the grey original")
     return array.mean(axis=-1, dtype=np.float32)
 
@@ -312,8 +313,9 @@ def _following(grey: np.ndarray, colour: np.ndarray, steps: int = 32) -> np.ndar
     return result
 
 
-def _spread(colour: np.ndarray) -> float:
-    return float(np.percentile(np.ptp(colour, axis=1), 99))
+def _spread(colour: np.ndarray, marks: float) -> float:
+    """How far the channels lie apart where they do most, but for a share of ``marks``."""
+    return float(np.percentile(np.ptp(colour, axis=1), 100 * (1 - marks)))
 
 
 def _read_nifti(path: Path, view: View, accept_any_view: bool) -> Radiograph:

@@ -43,7 +43,8 @@ _AXIS = {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
 def shown_view(directions: tuple[str, str]) -> View | None:
     """The view whose columns and rows run along ``directions`` (L, R, A, P, H, F), either way; None: neither."""
     axes = sorted(_AXIS.get(direction, "?") for direction in directions)
-    return {"xz": "pa", "yz": "lateral"}.get("".join(axes))
+    views: dict[str, View] = {"xz": "pa", "yz": "lateral"}
+    return views.get("".join(axes))
 
 
 def mismatch(path: Path, reason: str, view: View) -> InputError:

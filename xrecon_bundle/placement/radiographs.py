@@ -258,14 +258,29 @@ def resample_to_detector(grey: np.ndarray, spacing_mm: np.ndarray, spatial_size:
     """
     shape = np.array(grey.shape)
     step = frame.detector_size_mm() / spatial_size / np.asarray(spacing_mm)
-    smooth = gaussian_filter(grey, np.maximum(0, (step - 1) / 2), mode="nearest")
     first = (shape - 1) / 2 - step * (spatial_size - 1) / 2
-    result = affine_transform(smooth, step, first, (spatial_size, spatial_size), order=1, mode="nearest")
+    # A detector's 20 million pixels are averaged over blocks well below the Gaussian's width before it is applied.
+    block = np.maximum(1, step // 4).astype(int)
+    sigma = np.sqrt(np.maximum(0, (step - 1) / 2) ** 2 - (block**2 - 1) / 12) / block
+    smooth = gaussian_filter(_block_means(grey, block), sigma, mode="nearest")
+    offset = (first - (block - 1) / 2) / block
+    result = affine_transform(smooth, step / block, offset, (spatial_size, spatial_size), order=1, mode="nearest")
     for axis in range(2):
         position = first[axis] + step[axis] * np.arange(spatial_size)
         outside = np.abs(position - (shape[axis] - 1) / 2) > shape[axis] / 2
         np.moveaxis(result, axis, 0)[outside] = np.percentile(grey, LOWER_PERCENTILE)
     return result
+
+
+def _block_means(grey: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Means over blocks of pixels; the last ones are filled up with the edge."""
+    if (block == 1).all():
+        return grey
+    missing = -np.array(grey.shape) % block
+    if missing.any():
+        grey = np.pad(grey, [(0, count) for count in missing], mode="edge")
+    count = np.array(grey.shape) // block
+    return grey.reshape(count[0], block[0], count[1], block[1]).mean(axis=(1, 3))
 
 
 def exposed_rectangle(grey: np.ndarray) -> tuple[slice, slice]:
