@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import CacheDataset, MetaTensor
 from monai.transforms import (
     AsDiscreted,
     Compose,
     EnsureChannelFirstd,
     LoadImaged,
+    RandGaussianNoised,
     Resized,
     ScaleIntensityRanged,
 )
@@ -21,7 +22,7 @@ from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import list_cases, write_case
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.transforms import HUToUnitd, RadiographToUnitd, UnitToHUd, case_preprocessing
+from xrecon_bundle.transforms import CasePreprocessingd, HUToUnitd, RadiographToUnitd, UnitToHUd
 
 HU = {"a_min": -1024, "a_max": 1476, "b_min": 0.0, "b_max": 1.0, "clip": True}
 UNIT = {"a_min": 0.0, "a_max": 1.0, "b_min": -1024, "b_max": 1476, "clip": True}
@@ -71,7 +72,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_written_out(size: int, keys: list[str]) -> Compose:
-    """The list of MONAI transforms for which case_preprocessing stands."""
+    """The list of MONAI transforms for which CasePreprocessingd stands."""
     volumes = keys[1:]
     return Compose(
         [
@@ -92,7 +93,7 @@ def test_a_case_comes_out_as_from_the_written_out_list(dataset: Path, size: int,
     (case,) = list_cases(dataset)
     keys = ["image", "label", *optional]
     given = {key: case[key] for key in keys}
-    ours, expected = case_preprocessing(size, optional)(given), as_written_out(size, keys)(given)
+    ours, expected = CasePreprocessingd(keys, size)(given), as_written_out(size, keys)(given)
     for key in keys:
         assert torch.equal(ours[key].as_tensor(), expected[key].as_tensor()), key
         np.testing.assert_allclose(ours[key].affine, expected[key].affine)
@@ -102,8 +103,17 @@ def test_a_case_comes_out_as_from_the_written_out_list(dataset: Path, size: int,
 def test_the_label_map_may_be_missing_the_ct_of_a_training_case_not(dataset: Path) -> None:
     (case,) = list_cases(dataset)
     del case["segmentation"]
-    assert set(case_preprocessing(32, ["segmentation"])(case)) == {"image", "label", "case"}
-    with pytest.raises(RuntimeError) as caught:
-        case_preprocessing(32)({**case, "label": "gone.nii.gz"})
-    assert isinstance(caught.value.__cause__, InputError)
-    assert "gone.nii.gz" in str(caught.value.__cause__)
+    preprocess = CasePreprocessingd(["image", "label", "segmentation"], 32, allow_missing_keys=True)
+    assert set(preprocess(case)) == {"image", "label", "case"}
+    with pytest.raises(InputError, match="gone"):
+        CasePreprocessingd(["image", "label"], 32)({**case, "label": "gone.nii.gz"})
+    with pytest.raises(KeyError):
+        CasePreprocessingd(["image", "label", "segmentation"], 32)(case)
+
+
+def test_a_caching_dataset_keeps_a_case_that_is_not_varied(dataset: Path) -> None:
+    cases = list_cases(dataset)
+    transform = Compose([CasePreprocessingd(["image", "label"], 32), RandGaussianNoised("image", prob=1.0)])
+    cached = CacheDataset(cases, transform, progress=False)
+    assert cached._cache[0]["label"].shape == (1, 32, 32, 32)
+    assert not torch.equal(cached[0]["image"], cached[0]["image"])

@@ -1,7 +1,7 @@
 """MONAI dictionary transforms, thin wrappers of what the other rooms compute."""
 
 from .augment import RandScanRanged, RandTissueDensityd
-from .case_preprocessing import case_preprocessing
+from .case_preprocessing import CasePreprocessingd
 from .ct import StandardizeChestCTd
 from .intensity import HUToUnitd, UnitToHUd
 from .load_case import LoadCased
@@ -12,6 +12,7 @@ from .random_patients import RandPseudoPatientd, RandSynthesizeThoraxd
 from .segmentation import PTXSegd
 
 __all__ = [
+    "CasePreprocessingd",
     "HUToUnitd",
     "InsertPneumothoraxd",
     "LoadBiplanard",
@@ -28,5 +29,4 @@ __all__ = [
     "SimulateRadiographsd",
     "StandardizeChestCTd",
     "UnitToHUd",
-    "case_preprocessing",
 ]
