@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.deploy.core import AppContext, Fragment, IOType, Operator, OperatorSpec
-from monai.deploy.operators.monai_bundle_inference_operator import IOMapping, MonaiBundleInferenceOperator
+from monai.deploy.core import AppContext, Fragment, Operator, OperatorSpec
 
-from xrecon_bundle.datasets.radiograph_study import choose_radiographs
-from xrecon_bundle.files import InputError
-from xrecon_bundle.placement.radiographs import load_radiograph_pair
-from xrecon_bundle.quality import check_radiographs, reprojection_consistency
-from xrecon_bundle.workflows.reconstruct import NOTICE, Reconstruction, write_reconstruction
+from xrecon_bundle.datasets.radiograph_pairs import choose_radiographs
+from xrecon_bundle.workflows.predictor import Predictor
+from xrecon_bundle.workflows.reconstruct import write_reconstruction
 from xrecon_bundle.workflows.segment import segment_file
 
 
@@ -36,45 +32,26 @@ class RadiographSelectorOperator(Operator):
         op_output.emit(choose_radiographs(self.folder), "image")
 
 
-class ReconstructionOperator(MonaiBundleInferenceOperator):
-    """The bundle's preprocessing, network and postprocessing, as its inference config says.
-
-    The base class takes only what the SDK's own operators make of one CT series, and turns every image that it sends
-    into uint8, so both ends are replaced. Radiographs that are no pair of chest X-rays are refused.
+class ReconstructionOperator(Operator):
+    """The predictor of ``xrecon reconstruct`` with the application's model. What is no pair of chest X-rays is refused.
 
     Input ``image``: paths of the PA and of the lateral file. Output ``pred``: a
-    :class:`~xrecon_bundle.workflows.reconstruct.Reconstruction`.
+    :class:`~xrecon_bundle.workflows.predictor.Reconstruction`.
     """
 
     def __init__(self, fragment: Fragment, *args, app_context: AppContext, **kwargs) -> None:
-        super().__init__(
-            fragment,
-            *args,
-            app_context=app_context,
-            input_mapping=[IOMapping("image", tuple, IOType.IN_MEMORY)],
-            output_mapping=[IOMapping("pred", Reconstruction, IOType.IN_MEMORY)],
-            **kwargs,
-        )
+        self.model = app_context.models.get()
+        super().__init__(fragment, *args, **kwargs)
 
-    def _receive_input(self, name: str, op_input: Any, context: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-        self.files = op_input.receive(name)
-        self.pair = load_radiograph_pair(*self.files, self._inputs[name]["spatial_shape"][0])
-        self.quality = check_radiographs(self.pair)
-        if self.quality.refusals:
-            raise InputError(f"{' and '.join(map(str, self.files))}: {self.quality.refusals[0]}")
-        meta = {"affine": self.pair.affine, "filename_or_obj": str(self.files[0])}
-        return self.pair.as_tensor().moveaxis(0, -1), meta  # the config's first step moves the views to the front
+    def setup(self, spec: OperatorSpec) -> None:
+        """One input, one output."""
+        spec.input("image")
+        spec.output("pred")
 
-    def _send_output(self, value: Any, name: str, metadata: dict, op_output: Any, context: Any) -> None:
-        hu = value[0].cpu().numpy()
-        report = {
-            "notice": NOTICE,
-            "inputs": [str(path) for path in self.files],
-            "consistency": reprojection_consistency(hu, self.pair),
-            "input_quality": self.quality.measures,
-            "warnings": list(self.quality.warnings),
-        }
-        op_output.emit(Reconstruction(hu, value.affine.numpy(), self.files, report), name)
+    def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
+        """Reconstruct."""
+        predictor = Predictor(self.model.predictor, weights=self.model.path)
+        op_output.emit(predictor(op_input.receive("image")), "pred")
 
 
 class CTWriterOperator(Operator):

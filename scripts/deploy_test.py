@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import itk
 import nibabel
@@ -61,18 +62,29 @@ def main() -> None:
         "the radiographs as NIfTI": (case / "pa.nii.gz", case / "lateral.nii.gz"),
     }.items():
         path = WORK / "by_nifti.nii.gz"
-        reconstruct_files(*files, path, model=bundle / "models" / "model.pt", spatial_size=SIZE)
+        report = reconstruct_files(*files, path, model=bundle / "models" / "model.pt", spatial_size=SIZE)
         image = nibabel.as_closest_canonical(nibabel.load(path))
         difference = np.abs(written.get_fdata() - image.get_fdata())
         print(f"  CT {written.shape}: differs by {difference.max():g} HU, mean {difference.mean():.3f}, from {name}")
         if files[0].suffix == ".dcm":  # NIfTI's grey levels are finer, and it says where the patient was
             assert difference.max() <= 1
+            check_report(json.loads((output / "ct" / "reconstruction.json").read_text()), report)
             assert np.allclose(written.affine, image.affine, atol=1e-3), (written.affine, image.affine)
     check_orientation(output / "ct", case / "ct.nii.gz")
     check_tags(output / "ct", study)
     check_segmentation(output)
     refuse_half_a_study(study, model, bundle)
     print("deploy-test: all passed")
+
+
+def check_report(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The application's report is the command line's but for the weights' file, here TorchScript, and rounding."""
+    assert found.keys() == expected.keys(), (found.keys(), expected.keys())
+    for name in ("version", "code", "inputs", "spatial_size", "loading", "placement", "input_quality"):
+        assert found[name] == json.loads(json.dumps(expected[name])), name
+    scores = [report["consistency"]["score"] for report in (found, expected)]
+    assert abs(scores[0] - scores[1]) < 1e-3, scores
+    print(f"  the same report, consistency {scores[0]:.3f}")
 
 
 def write_study(folder: Path, case: Path) -> Path:

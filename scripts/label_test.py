@@ -25,6 +25,7 @@ from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
 from zoo import NAME, ROOT
 
 from xrecon_bundle.datasets.lidc import fetch_lidc
+from xrecon_bundle.files import file_sha256
 from xrecon_bundle.workflows.simulate import simulate_case
 
 WORK = ROOT / "build" / "label-test"
@@ -67,7 +68,10 @@ def main() -> None:
             started = time.time()
             by_http.write_bytes(get(url, urllib.parse.urlencode({"params": params}).encode()))
             seconds = time.time() - started
-            run(PYTHON, "-c", CLIENT, address, NAME, "patient", params, by_client, cwd=WORK)
+            answer = run(PYTHON, "-c", CLIENT, address, NAME, "patient", params, by_client, cwd=WORK)
+            report = json.loads(answer.splitlines()[-1])
+            assert report["weights"]["sha256"] == file_sha256(bundle / "models" / "model.pt")
+            print(f"  the answer's report: consistency {report['consistency']['score']:.3f}, {report['warnings']}")
             for path in (by_http, by_client):
                 assert nibabel.load(path).get_data_dtype() == dtype
                 print(" ", compare(path, hu, affine))

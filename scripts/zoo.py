@@ -26,11 +26,7 @@ CONTENT = (
     "docs/**/*.jpg",
     "models/README.md",
     "models/model.json",
-    "xrecon_bundle/**/*.py",
-    "xrecon_bundle/**/*.pyi",
-    "xrecon_bundle/**/py.typed",
-    "xrecon_bundle/**/*.j2",
-    "xrecon_bundle/**/*.png",
+    "xrecon_bundle/**/*",
 )
 WEIGHTS = "models/model.pt"
 LARGEST_MB = 25  # larger files would have to be hosted elsewhere and named in large_files.yml
@@ -48,7 +44,8 @@ def bundle_files(weights: Path = ROOT / WEIGHTS) -> dict[str, Path]:
     """
     if not weights.is_file():
         raise InputError(f"{weights}: no weights to pack; train with configs/train.yaml first")
-    files = {path.relative_to(ROOT).as_posix(): path for pattern in CONTENT for path in ROOT.glob(pattern)}
+    found = (path for pattern in CONTENT for path in ROOT.glob(pattern) if path.is_file())
+    files = {path.relative_to(ROOT).as_posix(): path for path in found if "__pycache__" not in path.parts}
     files[WEIGHTS] = weights
     for path in files.values():
         if path.stat().st_size > LARGEST_MB * 2**20:

@@ -23,6 +23,8 @@ from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator
+from xrecon_bundle.projection import ConeBeamGeometry
+from xrecon_bundle.workflows.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -125,6 +127,16 @@ def test_inference_writes_ct_in_hu_where_the_patient_was(training: Path, dataset
     assert hu.min() >= -1024
     assert hu.max() <= 1476
     assert np.ptp(hu) > 0
+    # The volume and the report are those of the command line's predictor.
+    for path in written:
+        expected = Predictor(training / "models" / "model.pt")([dataset / path.parent.name / "radiographs.nii.gz"])
+        assert np.abs(nibabel.load(path).get_fdata() - expected.hu).max() <= 1
+        report = json.loads(path.with_name("radiographs_ct.json").read_text())
+        assert report.keys() == expected.report.keys()
+        for name in ("version", "code", "inputs", "weights", "spatial_size", "loading", "placement", "input_quality"):
+            assert report[name] == expected.report[name], name
+        assert report["consistency"]["score"] == pytest.approx(expected.report["consistency"]["score"], abs=1e-3)
+        assert np.allclose(report["geometry"]["affine"], image.affine, atol=1e-4)
 
 
 def test_evaluation_reports_every_test_case(training: Path, dataset: Path, tmp_path: Path) -> None:
@@ -211,6 +223,13 @@ def test_every_ablation_overlay_is_run_and_tested() -> None:
     assert {name for name, _ in tested} == {path.stem for path in (CONFIGS / "ablation").glob("*.yaml")}
 
 
+def test_the_published_projection_loss_is_an_overlay() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("train.yaml", "published_loss.yaml")])
+    loss = parser.get_parsed_content("reconstruction_loss").projection_loss
+    assert loss.projector.geometry == ConeBeamGeometry.prost_published()
+
+
 TRAIN_KEYS = (
     "bundle_root device dataset_dir output_dir network_def network inferer preprocessing postprocessing "
     "train#trainer#max_epochs train#dataset#data train#handlers validate#evaluator validate#handlers "
@@ -252,7 +271,12 @@ def test_versions_and_sizes_agree_everywhere() -> None:
         "numpy": metadata["numpy_version"],
     }
     for package, version in (named | metadata["required_packages_version"]).items():
-        assert {name.lower(): pin for name, pin in pins.items()}[package.lower()] == version, package
+        assert {_pypi(name): pin for name, pin in pins.items()}[_pypi(package)] == version, package
     for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
         content = yaml.safe_load((CONFIGS / config).read_text())
         assert (content["spatial_size"], content["network_preset"]) == (SPATIAL_SIZE, "compact")
+
+
+def _pypi(name: str) -> str:
+    """A package's name as PyPI compares it (PEP 503)."""
+    return name.lower().replace("_", "-")

@@ -50,6 +50,11 @@ def unit_to_hu(unit: ArrayT) -> ArrayT:
     return unit * HU_SPAN - HU_OFFSET
 
 
+def unit_to_whole_hu(unit: ArrayT) -> ArrayT:
+    """Network units, clipped to [0, 1], to whole HU from -1024 to 1476: what a file of a reconstruction holds."""
+    return unit_to_hu(unit.clip(0.0, 1.0)).round()
+
+
 def hu_to_attenuation(hu: ArrayT) -> ArrayT:
     """Linear attenuation in 1/mm, ``mu_water * max(0, 1 + HU / 1000)``.
 

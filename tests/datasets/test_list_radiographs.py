@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xrecon_bundle.datasets.radiographs import list_radiographs
+from xrecon_bundle.datasets.radiograph_pairs import list_radiographs
 from xrecon_bundle.files import InputError, write_nifti
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from radiograph_cases import write_dicom
 
-from xrecon_bundle.datasets.radiograph_study import choose_radiographs
+from xrecon_bundle.datasets.radiograph_pairs import choose_radiographs
 from xrecon_bundle.files import InputError
 
 STORED = np.arange(64, dtype=np.uint16).reshape(8, 8)

@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # What differs between the processes: dropout and noise of the images.
-NO_CHANCE = {"network_def#dropout": 0.0, "preprocessing#transforms#7#prob": 0.0}
+NO_CHANCE = {"network_def#dropout": 0.0, "preprocessing#transforms#1#prob": 0.0}
 
 
 @pytest.fixture(scope="module")

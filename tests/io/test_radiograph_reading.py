@@ -21,8 +21,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from pydicom.dataset import Dataset
 from radiograph_cases import DETECTOR_MM, HEAD_DOWN, MIRRORED, ON_ITS_SIDE, UPRIGHT, write_dicom
 
-from xrecon_bundle.datasets.radiograph_pairs import find_pairs
-from xrecon_bundle.datasets.radiograph_study import choose_radiographs
+from xrecon_bundle.datasets.radiograph_pairs import choose_radiographs, find_pairs
 from xrecon_bundle.dicom.write import read_source, write_ct_series
 from xrecon_bundle.files import InputError
 from xrecon_bundle.io.radiograph import read_radiograph

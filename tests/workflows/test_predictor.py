@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import file_sha256, write_case
-from xrecon_bundle.files import InputError
+from xrecon_bundle.files import InputError, write_nifti
 from xrecon_bundle.fingerprint import code_fingerprint
-from xrecon_bundle.frame import cube_affine, radiograph_to_unit, unit_to_hu
+from xrecon_bundle.frame import cube_affine, radiograph_affine, radiograph_to_unit, unit_to_hu
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator, save_weights
+from xrecon_bundle.workflows.bundle import ReportReconstructiond
 from xrecon_bundle.workflows.predictor import Predictor, fill_unknown, gate, predict
 
 SIZE = 64
@@ -50,7 +53,7 @@ class HalfFull(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         self.seen = image
-        return self.level.expand(1, 1, 8, 8, 8)
+        return self.level * torch.ones(1, 1, 8, 8, 8)
 
 
 def scripted(generator: torch.nn.Module) -> torch.nn.Module:
@@ -141,3 +144,25 @@ def test_a_size_that_is_none_is_not_believed(stated: object, tmp_path: Path) -> 
     state._metadata[""]["spatial_size"] = stated
     torch.save(state, tmp_path / "model.pt")
     assert load_generator(tmp_path / "model.pt").spatial_size == SPATIAL_SIZE
+
+
+def test_a_style_file_counts_by_its_content(files, weights, tmp_path: Path) -> None:
+    style = tmp_path / "style.nii.gz"
+    style.write_bytes(b"one")
+    before = Predictor(weights, style=str(style)).origin(files)
+    style.write_bytes(b"another")
+    assert Predictor(weights, style=str(style)).origin(files)["loading"] != before["loading"]
+    assert Predictor(weights, style="clahe").origin(files)["loading"] == {"style": "clahe"}
+
+
+def test_in_a_bundles_folder_what_the_gate_refuses_is_a_warning(files, weights, tmp_path: Path) -> None:
+    pair = tmp_path / "radiographs.nii.gz"
+    noise = np.random.default_rng(0).random((SIZE, SIZE, 2)).astype(np.float32)
+    write_nifti(pair, noise, radiograph_affine(SIZE, CENTRE))
+    hu = MetaTensor(torch.zeros(1, SIZE, SIZE, SIZE), affine=torch.as_tensor(cube_affine(SIZE, CENTRE)))
+    hu.meta |= {"filename_or_obj": str(pair), "saved_to": str(tmp_path / "case_ct.nii.gz")}
+    result = ReportReconstructiond("pred", str(weights))({"pred": hu})["result"]
+    assert "no chest radiograph" in result["warnings"][0]
+    assert json.loads((tmp_path / "case_ct.json").read_text()) == result
+    with pytest.raises(InputError, match="no chest radiograph"):
+        Predictor(weights)([pair])

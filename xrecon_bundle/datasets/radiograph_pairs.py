@@ -1,4 +1,4 @@
-"""Find the radiograph pairs in a folder of patients."""
+"""The one finder of radiograph pairs: in a folder of patients, of biplanar files, or of one DICOM study."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel
+
 from ..dicom.series import is_dicom
 from ..files import InputError, find_files
 from ..io.radiograph_files import VIEWS
 from ..io.radiograph_tags import NAMES
+from ..io.readers import dicom_files
 from .cases import RADIOGRAPHS
 from .radiograph_study import Study, find_studies
-from .radiographs import list_radiographs
 
 SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg")
 
@@ -31,7 +33,7 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
 
     A pair is, in this order: two files called ``pa`` and ``lateral`` (DICOM, PNG, JPEG, NIfTI) in one folder, which is
     the case; a PA and a lateral DICOM radiograph of one study, by their tags, whose StudyInstanceUID is the case; or a
-    biplanar NIfTI as :func:`~.radiographs.list_radiographs` finds them.
+    biplanar NIfTI as :func:`list_radiographs` finds them.
 
     Returns:
         the pairs, sorted by case, and what is wrong with cases that are none: reasons by case.
@@ -50,11 +52,7 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
     more, bad_studies = _dicom_studies(folder, [path for path in rest if is_dicom(path)])
     pairs += more
     problems |= bad_studies
-    try:
-        biplanar = [Path(entry["image"]) for entry in list_radiographs(folder)]
-    except InputError:
-        biplanar = []
-    for path in biplanar:
+    for path in _biplanar(files):
         if path.parent not in taken:
             alone = path.name == RADIOGRAPHS and path.parent != folder
             name = path.parent if alone else path.with_name(path.name.removesuffix(".gz").removesuffix(".nii"))
@@ -66,6 +64,66 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
         )
     names = _numbered([pair.case for pair in pairs])
     return sorted(pair._replace(case=name) for pair, name in zip(pairs, names, strict=True)), problems
+
+
+def list_radiographs(folder: str | Path) -> list[dict[str, str]]:
+    """Biplanar images ``(U, V, 2)`` below ``folder``, sorted, as ``{"image": path}``.
+
+    Files called ``radiographs.nii.gz`` (what ``xrecon prepare`` and ``xrecon simulate`` write), else every NIfTI file
+    whose last axis holds two views.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = Path(folder)
+    found = _biplanar(find_files(folder)[0])
+    if not found:
+        raise InputError(
+            f"{folder}: no radiograph pair (radiographs.nii.gz) in this folder; "
+            "make them with `xrecon simulate` or `xrecon prepare`, or use `xrecon reconstruct` for plain X-rays"
+        )
+    return [{"image": str(path)} for path in found]
+
+
+def choose_radiographs(folder: str | Path) -> tuple[Path, Path]:
+    """The PA and the lateral chest radiograph of the one study below ``folder`` that has both.
+
+    :func:`~.radiograph_study.radiograph_view` says which view a file is. Of repeated exposures the last is taken. Other
+    modalities, other body parts, raw data (FOR PROCESSING) and damaged files are passed over.
+
+    Raises:
+        InputError: no study has both views, or several have; the message says what was found.
+    """
+    folder = Path(folder)
+    damaged: dict[Path, str] = {}
+    studies = find_studies(dicom_files(folder), damaged)
+    complete = [study for study in studies if all(study.views.values())]
+    if not complete:
+        found = sum(len(images) for study in studies for images in study.views.values())
+        also = f"; {len(damaged)} damaged files, such as {next(iter(damaged))}" if damaged else ""
+        raise InputError(
+            f"{folder}: no DICOM study with a PA and a left lateral chest radiograph ({found} of either view found"
+            f"{also}); give both files to `xrecon reconstruct` by name if their tags do not say what they are"
+        )
+    if len(complete) > 1:
+        raise InputError(
+            f"{folder}: {len(complete)} studies with a PA and a lateral radiograph; give a folder with one study"
+        )
+    pa, lateral = (max(complete[0].views[view], key=lambda image: image.acquired).path for view in VIEWS)
+    return pa, lateral
+
+
+def _biplanar(files: list[Path]) -> list[Path]:
+    named = [path for path in files if path.name == RADIOGRAPHS]
+    return named or [path for path in files if path.name.endswith((".nii", ".nii.gz")) and _is_pair(path)]
+
+
+def _is_pair(path: Path) -> bool:
+    try:
+        shape = nibabel.load(path).shape
+    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError):
+        return False
+    return len(shape) == 3 and shape[-1] == 2
 
 
 def _numbered(names: list[str]) -> list[str]:

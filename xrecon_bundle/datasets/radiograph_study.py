@@ -1,4 +1,4 @@
-"""Find the PA and the lateral chest radiograph among DICOM files."""
+"""Group the chest radiographs among DICOM files by study and view, by their tags."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from pydicom.sr.coding import Code
 
 from ..dicom.headers import one_line, read_dataset
 from ..dicom.series import CHEST_WORDS
-from ..files import InputError
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
-from ..io.readers import dicom_files
 
 # In SeriesDescription and the like, for files whose own tags do not name the view.
 VIEW_WORDS: dict[View, str] = {"pa": r"\b(PA|P\.A\.|POSTERO-?ANTERIOR|FRONTAL)\b", "lateral": r"\b(LAT|LATERAL|LL)\b"}
@@ -49,35 +47,6 @@ class Study(NamedTuple):
     patient: str
     views: dict[View, list[RadiographHeader]]
     files: tuple[Path, ...]
-
-
-def choose_radiographs(folder: str | Path) -> tuple[Path, Path]:
-    """The PA and the lateral chest radiograph of the one study below ``folder`` that has both.
-
-    The first of these that a file has says which view it is: ViewPosition, ViewCodeSequence, PatientOrientation, the
-    words of its description. Of repeated exposures the last is taken. Other modalities, other body parts, raw data
-    (FOR PROCESSING) and damaged files are passed over.
-
-    Raises:
-        InputError: no study has both views, or several have; the message says what was found.
-    """
-    folder = Path(folder)
-    damaged: dict[Path, str] = {}
-    studies = find_studies(dicom_files(folder), damaged)
-    complete = [study for study in studies if all(study.views.values())]
-    if not complete:
-        found = sum(len(images) for study in studies for images in study.views.values())
-        also = f"; {len(damaged)} damaged files, such as {next(iter(damaged))}" if damaged else ""
-        raise InputError(
-            f"{folder}: no DICOM study with a PA and a left lateral chest radiograph ({found} of either view found"
-            f"{also}); give both files to `xrecon reconstruct` by name if their tags do not say what they are"
-        )
-    if len(complete) > 1:
-        raise InputError(
-            f"{folder}: {len(complete)} studies with a PA and a lateral radiograph; give a folder with one study"
-        )
-    pa, lateral = (max(complete[0].views[view], key=lambda image: image.acquired).path for view in VIEWS)
-    return pa, lateral
 
 
 def find_studies(paths: Iterable[Path], damaged: dict[Path, str]) -> list[Study]:
@@ -144,7 +113,11 @@ def read_header(path: Path) -> RadiographHeader | None:
 
 
 def radiograph_view(header: Dataset) -> View | None:
-    """Which view a radiograph's tags say that it is; None: neither, or they do not say."""
+    """Which view a radiograph's tags say that it is; None: neither, or they do not say.
+
+    The first of these that a file has counts: ViewPosition, ViewCodeSequence, PatientOrientation, the words of its
+    description.
+    """
     position = "".join(filter(str.isalpha, str(header.get("ViewPosition") or "").upper()))
     if position:
         return _first(view for view in VIEWS if position in VIEW_POSITIONS[view])

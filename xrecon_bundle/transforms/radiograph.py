@@ -14,7 +14,25 @@ from torch import Tensor
 
 from .. import frame
 from ..frame import LOWER_PERCENTILE, UPPER_PERCENTILE, radiograph_to_unit
+from ..placement.radiographs import load_biplanar
 from ..projection.radiographs import detect_radiographs, simulate_radiographs
+
+
+class LoadBiplanard(MapTransform):
+    """Paths of biplanar NIfTIs to MetaTensors: :func:`xrecon_bundle.placement.radiographs.load_biplanar`.
+
+    Args:
+        keys: paths of images ``(U, V, 2)``; each becomes ``(2, S, S)`` float32 in the file's grey scale.
+        spatial_size: S.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: int) -> None:
+        super().__init__(keys)
+        self.spatial_size = spatial_size
+
+    def __call__(self, data: Mapping[Hashable, str]) -> dict[Hashable, str | Tensor]:
+        """Load every key."""
+        return {**data, **{key: load_biplanar(data[key], self.spatial_size) for key in self.key_iterator(data)}}
 
 
 class RadiographToUnitd(MapTransform):

@@ -16,7 +16,7 @@ from torch import nn
 from .. import __version__
 from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
-from ..frame import AIR_HU, HU_SPAN, radiograph_to_unit, reconstruction_affine, unit_to_hu
+from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
@@ -127,7 +127,7 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
     device = next(generator.parameters()).device
     with torch.inference_mode():
         volume = generator(unit[None].to(device))[0, 0].detach().cpu()
-    return np.rint(unit_to_hu(volume.clip(0, 1)).clip(AIR_HU, AIR_HU + HU_SPAN).numpy()).astype(np.int16)
+    return unit_to_whole_hu(volume).numpy().astype(np.int16)
 
 
 def describe(
@@ -153,13 +153,16 @@ def origin(
     files: Sequence[Path], weights: dict[str, str] | None, spatial_size: int, loading: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """What a result depends on: the code, input files and weights with their SHA-256, settings."""
+    settings = {name: value for name, value in sorted((loading or {}).items()) if value}
+    if Path(settings.get("style", "")).is_file():
+        settings["style"] = {"file": settings["style"], "sha256": file_sha256(settings["style"])}
     return {
         "version": __version__,
         "code": code_fingerprint(),
         "inputs": [{"file": str(path), "sha256": file_sha256(path)} for path in files],
         "weights": weights,
         "spatial_size": spatial_size,
-        "loading": {name: value for name, value in sorted((loading or {}).items()) if value},
+        "loading": settings,
     }
 
 
