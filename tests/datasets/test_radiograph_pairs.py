@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from radiograph_cases import write_dicom
 
-from xrecon_bundle.datasets.radiograph_pairs import find_pairs
-from xrecon_bundle.datasets.radiograph_study import choose_radiographs
+from xrecon_bundle.datasets.radiograph_pairs import choose_radiographs, find_pairs
 from xrecon_bundle.files import InputError
 
 STORED = np.arange(64, dtype=np.uint16).reshape(8, 8)
