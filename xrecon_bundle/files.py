@@ -133,6 +133,12 @@ def file_sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def one_line(error: BaseException) -> str:
+    """The last line of an error's message, or its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def to_json(content: Any) -> str:
     """``content`` as indented JSON text. NaN and infinity, which JSON does not know, become null."""
     return json.dumps(_without_nan(content), indent=2)

@@ -6,10 +6,11 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -21,6 +22,7 @@ from ..fingerprint import code_fingerprint
 from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
 from ..io.readers import has_suffix, named, read_ct, read_dicom
 from ..placement.standardize import resize_cube, standardize_ct
+from ..volume import CTVolume
 from .cases import CT, FRACTIONS, MANIFEST, SOURCE, SPLITS, split_cases, write_case
 from .sources import Source, find_sources
 from .store import Outcome, make_or_reuse, run_cases
@@ -131,26 +133,53 @@ def _prepare_one(source: Source, root: Path, output: Path, spatial_size: int) ->
 
 
 def _make(source: Source, root: Path, folder: Path, spatial_size: int, key: dict[str, Any]) -> None:
-    path = root / source.path
+    files = [root / file for file in source.files]
+    read = partial(read_dicom, files) if source.series is not None else partial(read_ct, root / source.path)
+    made = standard_case(root / source.path, spatial_size, read)
+    write_case(folder, made.ct, made.affine, radiographs=made.radiographs, source={**made.found, **key})
+
+
+class StandardCase(NamedTuple):
+    """A CT file in the chest frame: ``ct`` int16 HU ``(S, S, S)`` and its ``affine``.
+
+    ``found`` is what is known of the file (format, geometry, where the cube stands); ``radiographs`` ``(2, S, S)`` are
+    the file's own, if it has some.
+    """
+
+    ct: np.ndarray
+    affine: np.ndarray
+    found: dict[str, Any]
+    radiographs: np.ndarray | None = None
+
+
+def standard_case(path: Path, spatial_size: int, read: Callable[[], CTVolume]) -> StandardCase:
+    """Bring the CT at ``path`` into the chest frame. The published HDF5 is there already and only changes its size.
+
+    Args:
+        path: the file, or the folder of a DICOM series.
+        spatial_size: edge of the volume in voxels and of the radiographs in pixels.
+        read: reads it, if it is no HDF5.
+
+    Raises:
+        InputError: it cannot be used; the message names ``path``.
+    """
     radiographs = None
-    if has_suffix(path, HDF5_SUFFIXES):
+    if path.is_file() and has_suffix(path, HDF5_SUFFIXES):
         published = read_hdf5(path)
         standard = resize_cube(published.ct, published.affine, spatial_size)
         radiographs = resize(published.radiographs, (2, spatial_size, spatial_size), anti_aliasing=True)
-        found = {"format": "HDF5", **geometry(published.ct.shape, published.affine)}
+        found = {"format": "HDF5", **_geometry(published.ct.shape, published.affine)}
     else:
         with named(path):
-            files = [root / file for file in source.files]
-            volume = read_dicom(files) if source.series is not None else read_ct(path)
+            volume = read()
             standard = standardize_ct(volume.hu, volume.affine, spatial_size)
-        found = {**volume.source, **geometry(volume.hu.shape, volume.affine)}
+        found = {**volume.source, **_geometry(volume.hu.shape, volume.affine)}
     centre = frame.grid_centre(standard.affine, standard.ct.shape)
-    record = {**found, **key, "centre_mm": np.round(centre, 3).tolist()}
-    write_case(folder, standard.ct, standard.affine, radiographs=radiographs, source=record)
+    found["centre_mm"] = np.round(centre, 3).tolist()
+    return StandardCase(standard.ct, standard.affine, found, radiographs)
 
 
-def geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
-    """A volume's geometry as records have it: shape, voxel size, where its axes run."""
+def _geometry(shape: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
     return {
         "shape": list(shape),
         "spacing_mm": np.round(np.linalg.norm(affine[:3, :3], axis=0), 4).tolist(),

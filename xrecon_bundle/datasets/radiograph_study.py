@@ -12,8 +12,9 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from ..dicom.headers import one_line, read_dataset
+from ..dicom.headers import read_dataset
 from ..dicom.series import CHEST_WORDS
+from ..files import one_line
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
 

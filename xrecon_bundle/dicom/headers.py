@@ -19,6 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pydicom.valuerep import VR
 
+from ..files import one_line
+
 HEADER_TAGS = [
     "AcquisitionNumber",
     "BodyPartExamined",
@@ -177,12 +179,6 @@ def scan_dicom(files: Iterable[Path], unreadable: dict[Path, str] | None = None)
             if unreadable is not None:
                 unreadable[path] = one_line(error)
     return _joined(found)
-
-
-def one_line(error: BaseException) -> str:
-    """The last line of an error's message, or its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _begins_as_data_set(head: bytes) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from ..files import InputError
+from ..files import InputError, one_line
 from ..volume import LPS_TO_RAS, CTVolume
-from .headers import Series, Slice, is_dicom, number, one_line, read_dataset, scan_dicom
+from .headers import Series, Slice, is_dicom, number, read_dataset, scan_dicom
 from .pixels import stored_pixels
 from .stack import Remarks, geometries, heights_of, places_of, select_slices, uneven, widest_allowed
 

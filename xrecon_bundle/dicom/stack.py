@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..files import InputError
-from .headers import Slice, Traits, one_line, read_dataset
+from ..files import InputError, one_line
+from .headers import Slice, Traits, read_dataset
 
 SAME_PLACE_MM = 0.1  # images closer than this, a tenth of thin CT slices, stand at one place
 SAME_DIRECTION = 2e-3  # radians: half a millimetre at the edge of the field of view

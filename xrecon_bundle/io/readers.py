@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 from ..dicom.series import Series, choose_series, is_dicom, load_series, other_series, scan_dicom
-from ..files import InputError, find_files
+from ..files import InputError, find_files, one_line
 from ..volume import LPS_TO_RAS, CTVolume, check_affine, check_hu
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
 from .itk_header import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, VolumeHeader, check_voxels, millimetres, read_header
@@ -153,7 +153,7 @@ def _read_nifti(path: Path) -> CTVolume:
     except InputError:
         raise
     except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
-        raise InputError(f"damaged or not NIfTI ({_last_line(error)}); copy or convert it again") from error
+        raise InputError(f"damaged or not NIfTI ({one_line(error)}); copy or convert it again") from error
     _check_not_lost(affine)
     return CTVolume(hu, affine, {"format": "NIfTI"})
 
@@ -214,7 +214,7 @@ def _read_itk(path: Path) -> CTVolume:
     except InputError:
         raise
     except Exception as error:  # ITK's own, and those of its wrapping
-        raise InputError(f"damaged or not an image ({_last_line(error)}); copy or convert it again") from error
+        raise InputError(f"damaged or not an image ({one_line(error)}); copy or convert it again") from error
     affine = np.eye(4)
     affine[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing()) * scale
     affine[:3, 3] = np.array(image.GetOrigin()) * scale
@@ -270,8 +270,3 @@ def _check_not_lost(affine: np.ndarray) -> None:
 
 def _millimetres(edges: np.ndarray) -> str:
     return " x ".join(f"{edge:.3g}" for edge in edges) + " mm"
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """The numbers of PTX-Seg that somebody chose: what each means and what it was chosen on.
 
-``python scripts/benchmark.py ptxseg-numbers`` prints what a fifth more or less of each does (docs/results/).
+``python scripts/benchmark.py ptxseg_numbers`` prints what a fifth more or less of each does.
 
 Sources of tissue HU: aeration, Gattinoni et al. 2001, Am J Respir Crit Care Med 164:1701 (aerated lung -900 to -500,
 airless from -100 on); emphysema, Gevenois et al. 1995, Am J Respir Crit Care Med 152:653 (below -950); fat, Kvist et

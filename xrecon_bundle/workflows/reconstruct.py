@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..dicom.write import check_new_folder, read_source, write_ct_series
 from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
 from .predictor import Predictor, Reconstruction
 
@@ -37,6 +36,8 @@ def write_reconstruction(result: Reconstruction, output: Path, output_format: Fo
     """Write the volume and its JSON (last, so that it vouches for the volume)."""
     check_output(output, output_format)
     if output_format == "dicom":
+        from ..dicom.write import read_source, write_ct_series
+
         sources = [source for path in result.files if (source := read_source(path)) is not None]
         write_ct_series(
             output,
@@ -84,6 +85,8 @@ def reconstruct_files(
     if output_format == "nifti":
         check_writable(report_path(output, output_format), sources=(pa, lateral))
     else:
+        from ..dicom.write import check_new_folder
+
         check_new_folder(output)
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
     write_reconstruction(result, output, output_format)

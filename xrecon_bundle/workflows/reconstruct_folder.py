@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
 from tqdm import tqdm
 
 from ..datasets.radiograph_pairs import RadiographPair, find_pairs
@@ -125,6 +124,8 @@ def _write_labels(labels: np.ndarray, result: Reconstruction, folder: Path, outp
     if output_format == "nifti":
         write_nifti(path, labels, result.affine)
         return
+    import pydicom
+
     from ..dicom.seg import write_segmentation
 
     images = [pydicom.dcmread(image, stop_before_pixels=True) for image in sorted((folder / CT["dicom"]).glob("*.dcm"))]

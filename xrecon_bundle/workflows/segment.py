@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from ..files import Format, InputError, atomic_path, check_format, check_writable, write_json, write_nifti
+from ..files import Format, InputError, atomic_path, check_format, check_writable, one_line, write_json, write_nifti
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..io.readers import dicom_files, named, read_ct, read_series
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
@@ -166,7 +166,6 @@ def _images(series: Series) -> list[Dataset]:
 def _write_dicom(
     path: Path, labels: np.ndarray, affine: np.ndarray, images: list[Dataset], statistics: dict[str, Any]
 ) -> None:
-    from ..dicom.headers import one_line
     from ..dicom.seg import write_segmentation
 
     try:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import frame
 from ..datasets.cases import write_case
-from ..datasets.prepare import check_size, geometry
+from ..datasets.prepare import check_size, standard_case
 from ..files import check_writable
-from ..io.hdf5 import HDF5_SUFFIXES, read_hdf5
-from ..io.readers import has_suffix, named, read_ct
-from ..placement.standardize import resize_cube, standardize_ct
+from ..io.readers import read_ct
 
 
 def simulate_case(
@@ -40,17 +36,8 @@ def simulate_case(
     """
     check_size(spatial_size)
     check_writable(output_dir, folder=True)
-    ct_path = Path(ct_path)
-    if ct_path.is_file() and has_suffix(ct_path, HDF5_SUFFIXES):
-        published = read_hdf5(ct_path)
-        standard = resize_cube(published.ct, published.affine, spatial_size)
-        found = {"format": "HDF5", **geometry(published.ct.shape, published.affine)}
-    else:
-        volume = read_ct(ct_path, series)
-        with named(ct_path):
-            standard = standardize_ct(volume.hu, volume.affine, spatial_size)
-        found = {**volume.source, **geometry(volume.hu.shape, volume.affine)}
-    centre = frame.grid_centre(standard.affine, standard.ct.shape)
-    record = {"source": str(ct_path), **found, "centre_mm": np.round(centre, 3).tolist()}
-    write_case(output_dir, standard.ct, standard.affine, source=record)
+    path = Path(ct_path)
+    made = standard_case(path, spatial_size, partial(read_ct, path, series))
+    record = {"source": str(path), **made.found}
+    write_case(output_dir, made.ct, made.affine, source=record)
     return record
