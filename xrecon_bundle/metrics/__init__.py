@@ -5,7 +5,7 @@ from __future__ import annotations
 from .agreement import agreement, bland_altman, cohen_kappa, fleiss_kappa, icc_2_1, icc_3_1, pearson
 from .image import ImageMetric, body_mask, image_metrics
 from .overlap import dice_score, region_overlap
-from .proportion import bootstrap_cases, clustered_proportion, proportion
+from .proportion import bootstrap_cases, clustered_proportion, paired_difference, proportion
 
 __all__ = [
     "ImageMetric",
@@ -20,6 +20,7 @@ __all__ = [
     "icc_2_1",
     "icc_3_1",
     "image_metrics",
+    "paired_difference",
     "pearson",
     "proportion",
     "region_overlap",
