@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from xrecon_bundle.networks import XReconGenerator, build_generator
 from xrecon_bundle.files import InputError
+from xrecon_bundle.networks import XReconGenerator, build_generator
 from xrecon_bundle.networks.export import METADATA, export_generator
 
 TINY = {
