@@ -242,6 +242,22 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     print(f"wrote {output}")
 
 
+def export(weights: str, output: str, spatial_size: int | None = None) -> None:
+    """Export weights to a file that runs without this package.
+
+    Args:
+        weights: plain state dict.
+        output: .pt2 for a program of torch.export, or .onnx. Input (1, 2, S, S), output (1, 1, S, S, S).
+        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
+    """
+    from .networks.export import export_generator
+    from .networks.weights import load_generator
+
+    check_writable(output, sources=[weights])
+    export_generator(load_generator(weights, spatial_size), output)
+    print(f"wrote {output}")
+
+
 def _tell(record: dict[str, Any]) -> None:
     """Say on standard error which DICOM series was read, which ones were not, and what to look at."""
     if "series" in record:
@@ -264,6 +280,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "segment": segment,
     "convert-published": convert_published,
+    "export": export,
 }
 # Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
 TEXTS = (
