@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from .agreement import agreement, bland_altman, icc_2_1, pearson
+from .agreement import agreement, bland_altman, cohen_kappa, fleiss_kappa, icc_2_1, icc_3_1, pearson
 from .image import ImageMetric, body_mask, image_metrics
 from .overlap import dice_score, region_overlap
+from .proportion import bootstrap_cases, clustered_proportion, paired_difference, proportion
 
 __all__ = [
     "ImageMetric",
     "agreement",
     "bland_altman",
     "body_mask",
+    "bootstrap_cases",
+    "clustered_proportion",
+    "cohen_kappa",
     "dice_score",
+    "fleiss_kappa",
     "icc_2_1",
+    "icc_3_1",
     "image_metrics",
+    "paired_difference",
     "pearson",
+    "proportion",
     "region_overlap",
 ]

@@ -1,4 +1,4 @@
-"""Agreement of two measurements of the same cases: correlation, intraclass correlation, Bland-Altman.
+"""Agreement of measurements and of readers on the same cases: correlation, intraclass correlation, Bland-Altman, kappa.
 
 ``x`` and ``y`` are paired, one value a case, the true measurement first where there is one. Too few cases or no
 variation give NaN, never an error: a report of three cases is still a report.
@@ -7,10 +7,13 @@ variation give NaN, never an error: a report of three cases is still a report.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+Weights = Literal["none", "linear", "quadratic"]  # how much a disagreement counts: all alike, or by its distance
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class BlandAltman:
     upper: Estimate
 
 
+UNKNOWN = Estimate(np.nan, np.nan, np.nan)
+
+
 def pearson(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Pearson's r with the interval of Fisher's z transformation (from four cases on; NaN limits below)."""
     x, y = _pairs(x, y)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Estimate(np.nan, np.nan, np.nan)
+        return UNKNOWN
     result = stats.pearsonr(x, y)
     if len(x) < 4:
         return Estimate(float(result.statistic), np.nan, np.nan)
@@ -49,16 +55,11 @@ def icc_2_1(x: ArrayLike, y: ArrayLike, *more: ArrayLike, confidence: float = 0.
     Shrout & Fleiss 1979 (Psychol Bull 86:420), with the interval of McGraw & Wong 1996 (Psychol Methods 1:30, table 7,
     case ICC(A,1)). Further raters may follow ``x`` and ``y``.
     """
-    ratings = np.stack([np.asarray(rater, dtype=float) for rater in (x, y, *more)], axis=1)
+    ratings = _stacked(x, y, *more)
     cases, raters = ratings.shape
     if cases < 2 or np.ptp(ratings) == 0:
-        return Estimate(np.nan, np.nan, np.nan)
-    mean = ratings.mean()
-    by_case, by_rater = ratings.mean(axis=1), ratings.mean(axis=0)
-    rows = raters * np.sum((by_case - mean) ** 2) / (cases - 1)
-    columns = cases * np.sum((by_rater - mean) ** 2) / (raters - 1)
-    residual = ratings - by_case[:, None] - by_rater[None] + mean
-    error = np.sum(residual**2) / ((cases - 1) * (raters - 1))
+        return UNKNOWN
+    rows, columns, error = _mean_squares(ratings)
     icc = (rows - error) / (rows + (raters - 1) * error + raters * (columns - error) / cases)
     if icc == 1:
         return Estimate(1.0, 1.0, 1.0)
@@ -78,6 +79,78 @@ def icc_2_1(x: ArrayLike, y: ArrayLike, *more: ArrayLike, confidence: float = 0.
     return Estimate(float(icc), float(low), float(high))
 
 
+def icc_3_1(x: ArrayLike, y: ArrayLike, *more: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """ICC(3,1): two-way mixed effects, consistency, single measurement: a rater's constant offset does not count.
+
+    Value and F interval of Shrout & Fleiss 1979 (Psychol Bull 86:420). Further raters may follow ``x`` and ``y``.
+    """
+    ratings = _stacked(x, y, *more)
+    cases, raters = ratings.shape
+    if cases < 2 or np.ptp(ratings) == 0:
+        return UNKNOWN
+    rows, _, error = _mean_squares(ratings)
+    if error <= 1e-12 * rows:
+        return Estimate(1.0, 1.0, 1.0)
+    ratio, freedom = rows / error, (cases - 1, (cases - 1) * (raters - 1))
+    tail = 1 - (1 - confidence) / 2
+    ratios = (ratio, ratio / stats.f.ppf(tail, *freedom), ratio * stats.f.ppf(tail, *freedom[::-1]))
+    return Estimate(*(float((f - 1) / (f + raters - 1)) for f in ratios))
+
+
+def cohen_kappa(x: ArrayLike, y: ArrayLike, weights: Weights = "none", confidence: float = 0.95) -> Estimate:
+    """Cohen's kappa of two readers' categories, with the large-sample interval of Fleiss, Cohen & Everitt 1969.
+
+    (Psychol Bull 72:323.) NaN where nobody used a second category: there is no chance agreement to correct for.
+
+    Args:
+        x: one reader's categories, one a case; numbers, equally spaced where ``weights`` are asked for.
+        y: the other reader's.
+        weights: ``none``, or ``linear`` or ``quadratic`` for scales (Cohen 1968, Psychol Bull 70:213).
+        confidence: of the interval.
+    """
+    x, y = _pairs(x, y)
+    categories = np.unique([*x, *y])
+    if len(categories) < 2:
+        return UNKNOWN
+    table = np.zeros((len(categories),) * 2)
+    np.add.at(table, (np.searchsorted(categories, x), np.searchsorted(categories, y)), 1 / len(x))
+    weight = _agreement_weights(categories, weights)
+    of_x, of_y = table.sum(1), table.sum(0)
+    observed, chance = np.sum(weight * table), of_x @ weight @ of_y
+    kappa = (observed - chance) / (1 - chance)
+    deviation = weight - ((weight @ of_y)[:, None] + (of_x @ weight)[None]) * (1 - kappa)
+    variance = (np.sum(table * deviation**2) - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2 / len(x)
+    return _around(kappa, np.sqrt(max(variance, 0.0)), stats.norm.ppf(1 - (1 - confidence) / 2))
+
+
+def fleiss_kappa(*readers: ArrayLike, weights: Weights = "none", confidence: float = 0.95) -> Estimate:
+    """Fleiss' kappa of two or more readers' categories (Fleiss 1971, Psychol Bull 76:378).
+
+    The interval is that of Gwet 2008 (Psychometrika 73:407) with Student's t: cases are a sample, readers are these.
+    NaN where nobody used a second category.
+
+    Args:
+        readers: each one's categories, one a case, as in :func:`cohen_kappa`.
+        weights: as in :func:`cohen_kappa`.
+        confidence: of the interval.
+    """
+    ratings = _stacked(*readers)
+    cases, count = ratings.shape
+    categories = np.unique(ratings)
+    if cases < 2 or len(categories) < 2:
+        return UNKNOWN
+    votes = (ratings[..., None] == categories).sum(1)  # (cases, categories)
+    weight = _agreement_weights(categories, weights)
+    share = votes.sum(0) / votes.sum()
+    observed = np.sum(votes * (votes @ weight - 1), axis=1) / (count * (count - 1))
+    chance = share @ weight @ share
+    kappa = (observed.mean() - chance) / (1 - chance)
+    of_case = (observed - chance) / (1 - chance)
+    of_case -= 2 * (1 - kappa) * (votes @ weight @ share / count - chance) / (1 - chance)
+    error = np.sqrt(np.sum((of_case - kappa) ** 2) / (cases * (cases - 1)))
+    return _around(kappa, error, stats.t.ppf(1 - (1 - confidence) / 2, cases - 1))
+
+
 def bland_altman(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> BlandAltman:
     """Bias and 95 % limits of agreement of ``y - x`` (Bland & Altman 1986, Lancet 1:307).
 
@@ -88,8 +161,7 @@ def bland_altman(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> BlandA
     difference, count = y - x, len(x)
     if count < 2:
         bias = float(difference.mean()) if count else np.nan
-        unknown = Estimate(np.nan, np.nan, np.nan)
-        return BlandAltman(Estimate(bias, np.nan, np.nan), unknown, unknown)
+        return BlandAltman(Estimate(bias, np.nan, np.nan), UNKNOWN, UNKNOWN)
     bias, spread = difference.mean(), difference.std(ddof=1)
     z, t = stats.norm.ppf(0.975), stats.t.ppf(1 - (1 - confidence) / 2, count - 1)
 
@@ -108,6 +180,37 @@ def agreement(x: ArrayLike, y: ArrayLike) -> dict[str, int | dict]:
     """All of the above as nested plain values: ``n``, ``pearson``, ``icc_2_1``, ``bias``, ``lower`` and ``upper``."""
     limits = asdict(bland_altman(x, y))
     return {"n": len(np.asarray(x)), "pearson": asdict(pearson(x, y)), "icc_2_1": asdict(icc_2_1(x, y)), **limits}
+
+
+def _stacked(*raters: ArrayLike) -> np.ndarray:
+    """Ratings ``(cases, raters)``."""
+    columns = [np.asarray(rater, dtype=float) for rater in raters]
+    if len(columns) < 2 or any(column.ndim != 1 or column.shape != columns[0].shape for column in columns):
+        raise ValueError(
+            f"agreement needs two or more lists of paired values, got shapes {[column.shape for column in columns]}"
+        )
+    return np.stack(columns, axis=1)
+
+
+def _mean_squares(ratings: np.ndarray) -> tuple[float, float, float]:
+    """Between cases, between raters, and what is left, of a two-way analysis of variance."""
+    cases, raters = ratings.shape
+    mean, by_case, by_rater = ratings.mean(), ratings.mean(axis=1), ratings.mean(axis=0)
+    rows = raters * np.sum((by_case - mean) ** 2) / (cases - 1)
+    columns = cases * np.sum((by_rater - mean) ** 2) / (raters - 1)
+    residual = ratings - by_case[:, None] - by_rater[None] + mean
+    return rows, columns, np.sum(residual**2) / ((cases - 1) * (raters - 1))
+
+
+def _agreement_weights(categories: np.ndarray, weights: Weights) -> np.ndarray:
+    """How much of an agreement it is that one reader says the row's category and the other the column's: 0 to 1."""
+    apart = np.abs(categories[:, None] - categories[None]) / np.ptp(categories)
+    return {"none": (apart == 0).astype(float), "linear": 1 - apart, "quadratic": 1 - apart**2}[weights]
+
+
+def _around(kappa: float, standard_error: float, quantile: float) -> Estimate:
+    limits = np.clip([kappa - quantile * standard_error, kappa + quantile * standard_error], -1, 1)
+    return Estimate(float(kappa), *(float(limit) for limit in limits))
 
 
 def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
