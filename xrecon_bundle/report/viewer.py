@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 from PIL import Image
 
-from ..files import atomic_path
+from ..files import write_text
 from ..frame import is_sheared, voxel_spacing
 from ..segmentation.grid import block_mean
 from ..segmentation.labels import COLOURS, REGIONS
@@ -94,7 +94,9 @@ def viewer_page(
     left = LARGEST_PAGE - len(niivue) - len(application) - 50_000
     left -= sum(len(uri) for _, uri in shown) + sum(len(layer["data"]) for layer in laid)
     step, encoded = _fit(list(volumes.values()), blocks, grid, left)
-    layers = [{"name": name, "kind": "volume", "data": data} for name, data in zip(volumes, encoded, strict=True)] + laid
+    layers = [
+        {"name": name, "kind": "volume", "data": data} for name, data in zip(volumes, encoded, strict=True)
+    ] + laid
     environment = Environment(loader=PackageLoader("xrecon_bundle.report"), autoescape=True)
     return environment.get_template("viewer.html.j2").render(
         title=title,
@@ -114,14 +116,10 @@ def viewer_page(
 
 def write_viewer(path: str | Path, title: str, volumes: dict[str, np.ndarray], affine: np.ndarray, **rest: Any) -> None:
     """Write :func:`viewer_page` to ``path``, atomically."""
-    page = viewer_page(title, volumes, affine, **rest)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, viewer_page(title, volumes, affine, **rest))
 
 
-def _fit(
-    volumes: list[np.ndarray], blocks: tuple[int, ...], affine: np.ndarray, most: int
-) -> tuple[int, list[str]]:
+def _fit(volumes: list[np.ndarray], blocks: tuple[int, ...], affine: np.ndarray, most: int) -> tuple[int, list[str]]:
     """The volumes as base64 of at most ``most`` bytes together, where a step of :data:`STEPS_HU` does it."""
     reduced = [_reduced(volume, blocks) for volume in volumes]
     low, high = SHOWN_HU

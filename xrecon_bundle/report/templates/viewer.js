@@ -1,10 +1,11 @@
 "use strict";
 (async () => {
-  const WINDOWS = { Lung: [-1350, 150], Mediastinum: [-135, 215], Bone: [-450, 1050] };
+  // HU: the window's ends, and from where on the rendering is not transparent.
+  const WINDOWS = { Lung: [-1350, 150, -300], Mediastinum: [-135, 215, -100], Bone: [-450, 1050, 180] };
   const PLANES = { All: 3, Axial: 0, Coronal: 1, Sagittal: 2, "3D": 4 };
   const AXES = ["Sagittal", "Coronal", "Axial"]; // what a step along x, y and z (RAS) moves through
-  const RENDERED = 4;
   const LABEL_OPACITY = 0.45;
+  const GRID = 2;
   const element = (id) => document.getElementById(id);
   const layers = JSON.parse(element("settings").textContent);
   const data = [...document.querySelectorAll("script.data")].map((node) => node.textContent);
@@ -53,12 +54,16 @@
     sagittalNoseLeft: true,
     backColor: [0, 0, 0, 1],
     crosshairColor: [0.31, 0.64, 1, 0.6],
-    crosshairWidth: 1,
+    crosshairWidth: 1.2,
+    crosshairWidthUnit: "mm",
+    multiplanarLayout: GRID,
+    multiplanarEqualSize: true,
     fontColor: [0.9, 0.92, 0.95, 1],
     multiplanarForceRender: true,
     multiplanarShowRender: 1,
     dragAndDropEnabled: false,
     isNearestInterpolation: false,
+    showAllOrientationMarkers: true,
     loadingText: "",
     logLevel: "error",
     clipPlaneHotKey: "",
@@ -78,20 +83,13 @@
   const images = [];
   for (let index = 0; index < layers.length; index++) images.push(await load(index));
   let base = 0;
-  let window_ = WINDOWS.Lung;
-  let plane = PLANES.All;
+  let window_ = "Lung";
   const shown = new Set(layers.keys());
 
   const apply = () => {
     const image = images[base];
-    if (plane === RENDERED) {
-      // Skin and bones at once, whatever the window of the planes.
-      image.colormap = "ct_surface";
-      [image.cal_min, image.cal_max] = [-400, 1000];
-    } else {
-      image.colormap = "gray";
-      [image.cal_min, image.cal_max] = window_;
-    }
+    image.colormap = window_;
+    [image.cal_min, image.cal_max] = WINDOWS[window_];
     const above = [...layers.keys()].filter((index) => layers[index].kind !== "volume" && shown.has(index));
     nv.back = image;
     nv.overlays = above.map((index) => images[index]);
@@ -110,21 +108,22 @@
     });
     if (index === 0) press("volumes", made);
   }
-  for (const [name, range] of Object.entries(WINDOWS)) {
+  for (const [name, [low, high, solid]] of Object.entries(WINDOWS)) {
+    const from = Math.round((255 * (solid - low)) / (high - low));
+    const grey = [0, from, 255];
+    nv.addColormap(name, { R: grey, G: grey, B: grey, A: [0, 0, 110], I: grey });
     const made = button("windows", name, () => {
-      window_ = range;
+      window_ = name;
       press("windows", made);
       apply();
     });
-    made.title = `${range[0]} to ${range[1]} HU`;
+    made.title = `${low} to ${high} HU`;
     if (name === "Lung") press("windows", made);
   }
   for (const [name, type] of Object.entries(PLANES)) {
     const made = button("planes", name, () => {
-      plane = type;
       press("planes", made);
       nv.setSliceType(type);
-      apply();
     });
     if (name === "All") press("planes", made);
   }
@@ -177,7 +176,7 @@
       return found ? found.name : "";
     });
     const side = (value, low, high) => `${Math.abs(value).toFixed(0)} ${value < 0 ? low : high}`;
-    const place = `${side(x, "L", "R")}, ${side(y, "P", "A")}, ${side(z, "F", "H")} mm`;
+    const place = `${side(x, "L", "R")}, ${side(y, "P", "A")}, ${side(z, "I", "S")} mm`;
     element("place").textContent = [place, hu, ...names].filter(Boolean).join(" · ");
   };
   await nv.setVolumeRenderIllumination(0.5);
