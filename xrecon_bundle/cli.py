@@ -32,6 +32,8 @@ def reconstruct(
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
+    keep_orientation: bool = False,
+    picture: str | None = None,
     accept_any_view: bool = False,
     style: str | None = None,
     view: bool = True,
@@ -50,7 +52,9 @@ def reconstruct(
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
-        flip_lateral: the lateral faces the viewer's right: mirror it.
+        flip_lateral: the lateral faces the viewer's right: mirror it (done by itself where it is seen).
+        keep_orientation: turn, mirror and exchange nothing.
+        picture: PNG to write of both X-rays as they were placed, with the box of the lungs that were found.
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
@@ -65,9 +69,11 @@ def reconstruct(
         model=model,
         spatial_size=spatial_size,
         output_format=format,
+        picture=picture,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
+        keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
         view=view,
@@ -87,6 +93,7 @@ def reconstruct_folder(
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
+    keep_orientation: bool = False,
     accept_any_view: bool = False,
     style: str | None = None,
 ) -> None:
@@ -101,7 +108,8 @@ def reconstruct_folder(
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
-        flip_lateral: the laterals face the viewer's right: mirror them.
+        flip_lateral: the laterals face the viewer's right: mirror them (done by itself where it is seen).
+        keep_orientation: turn, mirror and exchange nothing.
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
@@ -116,6 +124,7 @@ def reconstruct_folder(
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
+        keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
     )

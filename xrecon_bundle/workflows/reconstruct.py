@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti, write_text
+from ..report.placement import write_placement_picture
 from .predictor import Predictor, Reconstruction
 from .view import reconstruction_page
 
@@ -70,6 +71,7 @@ def reconstruct_files(
     spatial_size: int | None = None,
     output_format: Format = "nifti",
     view: bool = True,
+    picture: str | Path | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
     """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
@@ -83,6 +85,7 @@ def reconstruct_files(
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         output_format: ``nifti`` or ``dicom``.
         view: also write the page to look at, under the JSON's name with ``.html``.
+        picture: PNG to write of both views as they were placed.
         loading: as in :class:`.predictor.Predictor`.
 
     Returns:
@@ -101,7 +104,11 @@ def reconstruct_files(
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
+    if picture is not None:
+        check_writable(picture, sources=(pa, lateral, output))
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
+    if picture is not None:
+        write_placement_picture(picture, result.radiographs, result.report["placement"])
     write_reconstruction(result, output, output_format, view)
     return result.report
 
