@@ -64,14 +64,18 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
                 continue
             if os.path.isdir(path):
                 (links if entry.is_symlink() else places).append(path)
-            elif os.path.isfile(path):
-                if os.access(path, os.R_OK):
-                    found.append(path)
-                else:
-                    problems[path] = "the file cannot be read (no permission)"
+            elif problem := _unreadable(entry):
+                problems[path] = problem
             else:
-                problems[path] = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+                found.append(path)
     return sorted(found), problems
+
+
+def _unreadable(entry: os.DirEntry) -> str | None:
+    """Why an entry that is no folder cannot be read as a file, if so."""
+    if not os.path.isfile(entry.path):  # entry.is_file() fails on links that go in a circle
+        return "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+    return None if os.access(entry.path, os.R_OK) else "the file cannot be read (no permission)"
 
 
 def check_writable(path: str | os.PathLike, folder: bool = False, sources: Iterable[str | os.PathLike] = ()) -> None:
