@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo zoo-test label-test deploy-test dicomweb-test browser-test clean help
+.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo hugging-face zoo-test label-test deploy-test dicomweb-test browser-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs       the API reference from the docstrings, in dist/docs/"
 	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/"
+	@echo "make hugging-face  the bundle as a Hugging Face repository with its model card, in dist/"
 	@echo "make zoo-test   that archive without this repository;  make label-test, deploy-test  MONAI Label, MONAI Deploy"
 	@echo "make dicomweb-test  xrecon dicomweb against a real Orthanc on 127.0.0.1 (Debian: orthanc orthanc-dicomweb)"
 
@@ -78,6 +79,9 @@ weights: .venv/.ready
 
 zoo: .venv/.ready
 	$(PY) scripts/zoo.py
+
+hugging-face: .venv/.ready
+	$(PY) scripts/hugging_face.py
 
 zoo-test: .venv/.ready
 	$(PY) scripts/zoo_test.py
