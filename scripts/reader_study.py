@@ -35,12 +35,12 @@ from reader_analysis import (
     write_table,
 )
 from tqdm import tqdm
-from xrecon_bundle.report.viewer import STEPS_HU, viewer_page
 
 from xrecon_bundle.datasets.cases import list_cases
 from xrecon_bundle.files import InputError, atomic_path, check_writable, file_sha256, write_json
 from xrecon_bundle.frame import AIR_HU, HU_SPAN, cube_affine, voxel_spacing
 from xrecon_bundle.metrics.agreement import Estimate
+from xrecon_bundle.report.viewer import STEPS_HU, viewer_page
 from xrecon_bundle.segmentation.labels import SIDES
 from xrecon_bundle.segmentation.measures import measure_pneumothorax
 
