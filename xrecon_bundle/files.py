@@ -150,8 +150,13 @@ def to_json(content: Any) -> str:
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as :func:`to_json`, atomically."""
+    write_text(path, to_json(content) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write ``text`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(to_json(content) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
