@@ -49,7 +49,7 @@ def drop(watched, slot: str, path: Path) -> None:
 
 
 def idle(watched) -> None:
-    watched.page.wait_for_function("!document.querySelector('.box input').disabled")
+    watched.page.locator(".box[data-slot=pa] input:not([disabled])").wait_for(state="attached")
 
 
 def placed(watched, case: Path) -> str:
@@ -96,12 +96,12 @@ def test_a_bad_file_is_said_and_the_next_is_taken(server, case, watched):
     watched.open(server.address)
     watched.ready()
     drop(watched, "ct", case / "bad.nii.gz")
-    watched.page.wait_for_function("document.getElementById('error').textContent.includes('bad.nii.gz')")
+    watched.page.locator("#error", has_text="bad.nii.gz").wait_for()
     idle(watched)
     drop(watched, "pa", case / "bad.png")
     idle(watched)
     drop(watched, "lateral", case / "lateral.png")
-    watched.page.wait_for_function("document.getElementById('error').textContent.includes('bad.png')")
+    watched.page.locator("#error", has_text="bad.png").wait_for()
     idle(watched)
     assert placed(watched, case).startswith("data:image/png")
     assert watched.page.locator("#error").inner_text() == ""
@@ -125,6 +125,7 @@ def test_memory_does_not_grow_over_fifty_reconstructions(server, case):
     session.files = {slot: case / f"{slot}.png" for slot in ("pa", "lateral")}
     used = []
     for _ in range(50):
+        server.sessions.get(session.id)  # as its page would
         server.sessions.do(session, lambda tell: work.reconstruct(session, {}, tell))
         used.append(psutil.Process().memory_info().rss / 2**20)
     server.sessions.close(session.id)

@@ -117,10 +117,12 @@ class Sessions:
                 shutil.rmtree(session.folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Close what was not heard of for :data:`IDLE_SECONDS`."""
+        """Close what was not heard of for :data:`IDLE_SECONDS` and is not at work."""
         late = time.monotonic() - IDLE_SECONDS
         with self._lock:
-            idle = [name for name, session in self._sessions.items() if session.seen < late]
+            idle = [
+                name for name, session in self._sessions.items() if session.seen < late and not session.busy.locked()
+            ]
         for name in idle:
             self.close(name)
 
