@@ -1,26 +1,6 @@
 """How far a reconstruction can be trusted: image measures, overlap of regions, agreement of measurements."""
 
-from __future__ import annotations
+import lazy_loader
 
-from .agreement import agreement, bland_altman, cohen_kappa, fleiss_kappa, icc_2_1, icc_3_1, pearson
-from .image import ImageMetric, body_mask, image_metrics
-from .overlap import dice_score, region_overlap
-from .proportion import bootstrap_cases, clustered_proportion, proportion
-
-__all__ = [
-    "ImageMetric",
-    "agreement",
-    "bland_altman",
-    "body_mask",
-    "bootstrap_cases",
-    "clustered_proportion",
-    "cohen_kappa",
-    "dice_score",
-    "fleiss_kappa",
-    "icc_2_1",
-    "icc_3_1",
-    "image_metrics",
-    "pearson",
-    "proportion",
-    "region_overlap",
-]
+# By need: MONAI's metrics take seconds to import, which the plain measures do without.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,15 @@
+from .agreement import agreement as agreement
+from .agreement import bland_altman as bland_altman
+from .agreement import cohen_kappa as cohen_kappa
+from .agreement import fleiss_kappa as fleiss_kappa
+from .agreement import icc_2_1 as icc_2_1
+from .agreement import icc_3_1 as icc_3_1
+from .agreement import pearson as pearson
+from .image import body_mask as body_mask
+from .image import image_metrics as image_metrics
+from .image_metric import ImageMetric as ImageMetric
+from .overlap import dice_score as dice_score
+from .overlap import region_overlap as region_overlap
+from .proportion import bootstrap_cases as bootstrap_cases
+from .proportion import clustered_proportion as clustered_proportion
+from .proportion import proportion as proportion
