@@ -383,6 +383,7 @@ WRITERS = {
     "simulate": (["simulate", "no.nii.gz", "--output_dir"], FOLDER),
     "prepare": (["prepare", "no", "--output_dir"], FOLDER),
     "convert-published": (["convert-published", "no.pth", "--output"], ".pt"),
+    "export": (["export", "no.pt", "--output"], ".pt2"),
 }
 OUTPUTS = {
     "a parent that is a file": ("file/out", "file is no folder"),
@@ -448,6 +449,7 @@ def test_what_is_read_is_never_overwritten(
         ("reconstruct", *pair, "--output", pair[1], "--model", model),
         ("segment", tmp_path / "ct.nii.gz", "--output", tmp_path / ".." / tmp_path.name / "ct.nii.gz"),
         ("convert-published", tmp_path / "pa.png", "--output", tmp_path / "pa.png"),
+        ("export", tmp_path / "pa.png", "--output", tmp_path / "pa.png"),
     )
     for command in commands:
         assert "is what is read" in failure(capsys, *command)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 import torch
 
+from xrecon_bundle.files import InputError
 from xrecon_bundle.networks import XReconGenerator, build_generator
-from xrecon_bundle.networks.export import export_onnx
+from xrecon_bundle.networks.export import METADATA, export_generator
 
 TINY = {
     "stem_channels": 4,
@@ -146,10 +148,26 @@ def test_onnx(image, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     generator = tiny()
-    export_onnx(generator, tmp_path / "generator.onnx")
+    export_generator(generator, tmp_path / "generator.onnx")
     session = runtime.InferenceSession(tmp_path / "generator.onnx")
     (found,) = session.run(["pred"], {"image": image.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), generator(image).detach(), rtol=0, atol=1e-4)
+
+
+def test_exported_program(image, tmp_path):
+    generator = tiny()
+    export_generator(generator, tmp_path / "generator.pt2")
+    beside = {METADATA: ""}
+    program = torch.export.load(tmp_path / "generator.pt2", extra_files=beside)
+    torch.testing.assert_close(program.module()(image), generator(image), rtol=0, atol=1e-4)
+    assert json.loads(beside[METADATA]) == {"spatial_size": 64, "unknown": generator.unknown}
+
+
+@pytest.mark.parametrize("name", ["generator.pt", "generator", "pt2"])
+def test_a_name_that_says_no_format_is_refused(name, tmp_path):
+    with pytest.raises(InputError, match=r"\.onnx or \.pt2"):
+        export_generator(tiny(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("gradient", [False, True])

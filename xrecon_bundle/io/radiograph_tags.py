@@ -21,7 +21,7 @@ VIEW_POSITIONS: dict[View, set[str]] = {
     "pa": {"PA", "POSTEROANTERIOR"},
     "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
 }
-# ViewCodeSequence, PS3.16 CID 4010: postero-anterior and frontal; left lateral and lateral. SRT are the codes before 2017.
+# ViewCodeSequence, PS3.16 CID 4010: postero-anterior, frontal; left lateral, lateral. SRT: as written before 2017.
 VIEW_CODES: dict[View, set[tuple[str, str]]] = {
     "pa": {
         *(("272479007", "SCT"), ("399033003", "SCT")),

@@ -1,6 +1,40 @@
 """How far a reconstruction can be trusted: image measures, overlap of regions, agreement of measurements."""
 
-import lazy_loader
+from __future__ import annotations
 
-# By need: MONAI's metrics take seconds to import, which the plain measures do without.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from typing import TYPE_CHECKING, Any
+
+from .agreement import agreement, bland_altman, cohen_kappa, fleiss_kappa, icc_2_1, icc_3_1, pearson
+from .image import body_mask, image_metrics
+from .overlap import dice_score, region_overlap
+from .proportion import bootstrap_cases, clustered_proportion, paired_difference, proportion
+
+if TYPE_CHECKING:
+    from .image_metric import ImageMetric
+
+__all__ = [
+    "ImageMetric",
+    "agreement",
+    "bland_altman",
+    "body_mask",
+    "bootstrap_cases",
+    "clustered_proportion",
+    "cohen_kappa",
+    "dice_score",
+    "fleiss_kappa",
+    "icc_2_1",
+    "icc_3_1",
+    "image_metrics",
+    "paired_difference",
+    "pearson",
+    "proportion",
+    "region_overlap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ImageMetric":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .image_metric import ImageMetric  # by need: MONAI's metrics take seconds to import
+
+    return ImageMetric

@@ -1,31 +1,53 @@
-"""Export a generator to ONNX."""
+"""Export a generator to a file that runs without this package: ONNX, or a program of ``torch.export``."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ..files import InputError, atomic_path
-from .generator import XReconGenerator
+
+METADATA = "xrecon.json"  # beside the program, in the same file
+SUFFIXES = (".onnx", ".pt2")
 
 
-def export_onnx(generator: XReconGenerator, path: str | Path) -> None:
-    """Write a generator as one ONNX file with input ``image`` (1, 2, S, S) and output ``pred`` (1, 1, S, S, S).
+def export_generator(generator: nn.Module, path: str | Path) -> None:
+    """Write a generator as ONNX or as a program of ``torch.export``, as the file's name says.
+
+    Input ``image`` (1, 2, S, S), output ``pred`` (1, 1, S, S, S); one size, a batch of one.
 
     Args:
-        generator: at its ``spatial_size`` S, on the CPU; a batch of one is exported.
-        path: of the file, ``*.onnx``.
+        generator: with the attributes ``spatial_size`` (S) and ``unknown``, on the CPU.
+        path: ``*.onnx``, in one file; or ``*.pt2``, for ``torch.export.load(path).module()``. The latter holds
+            :data:`METADATA` too: ``spatial_size``, and ``unknown``, the input's value where a film shows nothing.
 
     Raises:
-        InputError: the packages ``onnx`` and ``onnxscript`` are missing.
+        InputError: the name is neither, or the packages ``onnx`` and ``onnxscript`` are missing.
     """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a generator is exported as {' or '.join(SUFFIXES)}; name the file so")
     image = torch.zeros(1, 2, generator.spatial_size, generator.spatial_size)
+    export = _export_onnx if path.suffix == ".onnx" else _export_program
+    with torch.no_grad():
+        export(generator.eval(), image, path)
+
+
+def _export_program(generator: nn.Module, image: Tensor, path: Path) -> None:
+    program = torch.export.export(generator, (image,))
+    metadata = {"spatial_size": generator.spatial_size, "unknown": generator.unknown}
+    with atomic_path(path) as temporary:
+        torch.export.save(program, temporary, extra_files={METADATA: json.dumps(metadata)})
+
+
+def _export_onnx(generator: nn.Module, image: Tensor, path: Path) -> None:
     try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                generator.eval(), (image,), input_names=["image"], output_names=["pred"], dynamo=True, verbose=False
-            )
+        program = torch.onnx.export(
+            generator, (image,), input_names=["image"], output_names=["pred"], dynamo=True, verbose=False
+        )
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: needs the package {error.name}; pip install 'xrecon-bundle[onnx]'") from error
     assert program is not None  # of the newer exporter

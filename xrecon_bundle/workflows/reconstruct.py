@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
-from .predictor import Predictor, Reconstruction
+from ..files import (
+    Format,
+    InputError,
+    check_format,
+    check_readable,
+    check_writable,
+    to_json,
+    write_json,
+    write_nifti,
+)
+from ..networks.weights import check_weights
+
+if TYPE_CHECKING:
+    from .predictor import Reconstruction
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
@@ -80,6 +92,8 @@ def reconstruct_files(
         InputError: a file cannot be used; the message names it and the remedy.
     """
     output = Path(output)
+    for path in (pa, lateral):
+        check_readable(path)
     check_output(output, output_format)
     check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
     if output_format == "nifti":
@@ -88,6 +102,9 @@ def reconstruct_files(
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
+    check_weights(model)
+    from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
+
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
     write_reconstruction(result, output, output_format)
     return result.report

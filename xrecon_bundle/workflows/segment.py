@@ -7,18 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
-from scipy import ndimage
 
-from ..files import Format, InputError, atomic_path, check_format, check_writable, one_line, write_json, write_nifti
+from ..files import (
+    Format,
+    InputError,
+    atomic_path,
+    check_format,
+    check_readable,
+    check_writable,
+    one_line,
+    write_json,
+    write_nifti,
+)
 from ..frame import AIR_HU, AXCODES, voxel_spacing
-from ..io.readers import dicom_files, named, read_ct, read_series
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
-from ..segmentation.measures import measure_pneumothorax
-from ..segmentation.plausibility import volume_warnings
-from ..segmentation.ptxseg import PTXSeg, Segmenter
-from ..volume import CTVolume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,9 +29,10 @@ if TYPE_CHECKING:
 
     from ..dicom.headers import Series
     from ..segmentation.free_air import JudgedPocket
+    from ..segmentation.ptxseg import Segmenter
+    from ..volume import CTVolume
 
 THIRDS = (("front", "middle", "back"), ("upper", "middle", "lower"))  # of a cavity, along y and z
-CHEST_AXES = nibabel.orientations.axcodes2ornt(AXCODES)
 
 
 def segment_file(
@@ -67,8 +71,15 @@ def segment_file(
     """
     ct_path = Path(ct_path)
     target = _Target.at(Path(output_path), output_format)
+    check_readable(ct_path, "file or folder")
     for path in target.files():
         check_writable(path, sources=[ct_path])
+    import nibabel
+
+    from ..segmentation.measures import measure_pneumothorax
+    from ..segmentation.plausibility import volume_warnings
+    from ..segmentation.ptxseg import PTXSeg
+
     ptxseg = PTXSeg(segmenter, weights)
     ct, images = _read(ct_path, output_format, series, target)
     hu, spacing = in_chest_axes(ct)
@@ -86,7 +97,7 @@ def segment_file(
     statistics["warnings"] += volume_warnings(statistics)
     if pockets is not None:
         statistics["pockets"] = explained(pockets, labels, ct.affine)
-    back = nibabel.orientations.ornt_transform(CHEST_AXES, nibabel.io_orientation(ct.affine))
+    back = nibabel.orientations.ornt_transform(_chest_axes(), nibabel.io_orientation(ct.affine))
     stored = nibabel.orientations.apply_orientation(labels, back)
     if images is None:
         write_nifti(target.labels, stored, ct.affine)
@@ -132,6 +143,8 @@ def _read(
     ct_path: Path, output_format: Format, series: str | None, target: _Target
 ) -> tuple[CTVolume, list[Dataset] | None]:
     """The CT, and for DICOM the headers of its images."""
+    from ..io.readers import dicom_files, named, read_ct, read_series
+
     if output_format != "dicom":
         return read_ct(ct_path, series), None
     if not ct_path.is_dir():
@@ -179,10 +192,18 @@ def _write_dicom(
         ) from error
 
 
+def _chest_axes() -> np.ndarray:
+    import nibabel
+
+    return nibabel.orientations.axcodes2ornt(AXCODES)
+
+
 def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
     """What :class:`PTXSeg` takes: HU ``(X, Y, Z)`` with LPI axes, NaN as air, and the voxel size ``(3,)`` in mm."""
+    import nibabel
+
     stored = nibabel.io_orientation(ct.affine)
-    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    turn = nibabel.orientations.ornt_transform(stored, _chest_axes())
     hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=AIR_HU)
     return hu, voxel_spacing(ct.affine)[np.argsort(stored[:, 0])]
 
@@ -244,8 +265,11 @@ def explained(pockets: dict[str, list[JudgedPocket]], labels: np.ndarray, affine
         a dictionary a pocket: ``side``; ``counted``, whether as pneumothorax; ``reason``; ``where`` in that pleural
         cavity; ``centre_mm`` in the patient (RAS+); and what was measured of it, see :class:`.Pocket`.
     """
+    import nibabel
+    from scipy import ndimage
+
     stored = nibabel.io_orientation(affine)
-    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    turn = nibabel.orientations.ornt_transform(stored, _chest_axes())
     shape = tuple(labels.shape[int(axis)] for axis in turn[:, 0])
     affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
     rows = []
