@@ -125,6 +125,59 @@ def reconstruct_folder(
         raise InputError(f"{len(summary.failed)} of {count} cases failed; {summary.table} says why")
 
 
+def dicomweb(
+    server: str,
+    study: str | None = None,
+    patient: str | None = None,
+    output_dir: str | None = None,
+    model: str = MODEL,
+    segment: bool = False,
+    spatial_size: int | None = None,
+    field_of_view_mm: float | None = None,
+    invert: bool = False,
+    flip_lateral: bool = False,
+    accept_any_view: bool = False,
+    style: str | None = None,
+) -> None:
+    """Fetch a study's PA and lateral from a DICOMweb server, reconstruct, and store the CT in that study.
+
+    User and password are read from ~/.netrc. Needs the extra dicomweb.
+
+    Args:
+        server: root of the DICOMweb service, of Orthanc http://HOST:8042/dicom-web.
+        study: StudyInstanceUID.
+        patient: PatientID, instead of the study.
+        output_dir: new folder that keeps what is stored, and the reports as JSON.
+        model: weights, a plain state dict.
+        segment: also store lungs and pneumothorax as DICOM SEG and structured report; needs the extra dicom.
+        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
+        field_of_view_mm: length of the images' longer side on the detector, where they do not say.
+        invert: the images show dense as dark.
+        flip_lateral: the lateral faces the viewer's right: mirror it.
+        accept_any_view: do not refuse images of different patients, nor what looks like no chest.
+        style: grey value normalisation, see docs/radiographs.md.
+    """
+    from .workflows.dicomweb import reconstruct_study
+    from .workflows.predictor import Predictor
+
+    if output_dir is not None:
+        check_writable(output_dir, folder=True)
+    predictor = Predictor(
+        model,
+        spatial_size,
+        field_of_view_mm=field_of_view_mm,
+        invert=invert,
+        flip_lateral=flip_lateral,
+        accept_any_view=accept_any_view,
+        style=style,
+    )
+    report = reconstruct_study(server, predictor, study, patient, output_dir, segment)
+    for warning in report["warnings"]:
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
+    print(f"stored {report['stored']} images in study {report['study']}", end=" ")
+    print(f"(consistency {report['consistency']['score']:.2f})")
+
+
 def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | None = None) -> None:
     """Standardise one chest CT and simulate its two radiographs.
 
@@ -283,6 +336,7 @@ def _tell(record: dict[str, Any]) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "reconstruct-folder": reconstruct_folder,
+    "dicomweb": dicomweb,
     "simulate": simulate,
     "prepare": prepare,
     "evaluate": evaluate,
@@ -294,6 +348,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 TEXTS = (
     *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
     *("cluster", "series", "patient_pattern", "style", "segmenter", "weights", "format", "folder"),
+    *("server", "study", "patient"),
 )
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 
