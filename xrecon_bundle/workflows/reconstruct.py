@@ -92,8 +92,6 @@ def reconstruct_files(
         InputError: a file cannot be used; the message names it and the remedy.
     """
     output = Path(output)
-    for path in (pa, lateral):
-        check_readable(path)
     check_output(output, output_format)
     check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
     if output_format == "nifti":
@@ -102,6 +100,8 @@ def reconstruct_files(
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
+    for path in (pa, lateral):
+        check_readable(path)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 

@@ -71,9 +71,9 @@ def segment_file(
     """
     ct_path = Path(ct_path)
     target = _Target.at(Path(output_path), output_format)
-    check_readable(ct_path, "file or folder")
     for path in target.files():
         check_writable(path, sources=[ct_path])
+    check_readable(ct_path, "file or folder")
     import nibabel
 
     from ..segmentation.measures import measure_pneumothorax
