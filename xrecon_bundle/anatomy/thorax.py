@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -241,45 +242,43 @@ def _paint_vessels(canvas: Canvas, thorax: SyntheticThorax) -> None:
 def _paint_bones(canvas: Canvas, thorax: SyntheticThorax, rng: np.random.Generator) -> None:
     marrow, cortex = thorax.bone, 650 + 1.2 * thorax.bone
     _paint_spine(canvas, thorax, cortex, marrow, rng)
+    cartilage_hu = rng.uniform(70, 320)  # calcified more or less
 
     def bone(distance: np.ndarray, box: tuple[slice, ...], thickness: float = 1.4) -> None:
         canvas.paint_bone(distance, cortex, marrow, thickness, ThoraxLabel.BONE, box)
 
-    def shaft_of_humerus(distance: np.ndarray, box: tuple[slice, ...]) -> None:
-        bone(distance, box, 3.5)
+    def cartilage(distance: np.ndarray, box: tuple[slice, ...]) -> None:
+        canvas.paint(distance, cartilage_hu, ThoraxLabel.CARTILAGE, box)
 
-    calcified = rng.uniform(70, 320)
-
-    def cartilage_of_rib(distance: np.ndarray, box: tuple[slice, ...]) -> None:
-        canvas.paint(distance, calcified, ThoraxLabel.CARTILAGE, box)
-
-    lines = organs.ribs(thorax)
     mirror = np.array([-1.0, 1.0, 1.0])
-    for bony, cartilage in lines:
-        for line in (bony, bony * mirror):
-            radii = np.full(len(line), 3.7)
-            _paint_chain(canvas, line, radii, (1.0, 1.0, 0.6), bone)
-        for line in (cartilage, cartilage * mirror):
+    for of_bone, of_cartilage in organs.ribs(thorax):
+        for line in (of_bone, of_bone * mirror):
+            _paint_chain(canvas, line, np.full(len(line), 3.7), (1.0, 1.0, 0.6), bone)
+        for line in (of_cartilage, of_cartilage * mirror):
             if len(line) > 1:
-                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), cartilage_of_rib)
+                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), cartilage)
     sternum = organs.sternum_line(thorax)
     _paint_chain(canvas, sternum, np.array([5.4, 5.0, 4.4, 4.4, 3.4]), (0.32, 1.0, 1.0), bone)
-    for side in (1.0, -1.0):
-        flip = np.array([side, 1.0, 1.0])
-        corners, spine, glenoid = organs.scapula(thorax)
-        corners, spine = corners * flip, spine * flip
-        box = canvas.box(corners.min(axis=0), corners.max(axis=0), 14.0)
-        bone(triangle(canvas.at(box), corners) - 2.0, box, 1.2)
-        _paint_chain(canvas, spine, np.array([3.0, 4.5, 5.5]), (1.0, 1.0, 1.0), bone)
-        _paint_chain(canvas, np.stack([corners[1], glenoid * flip]), np.array([3.5, 5.0]), (1.0, 1.0, 1.0), bone)
-        middle = (glenoid + np.array([-26, 0, -8 if thorax.arms_up else 2])) * flip
-        box = canvas.box(middle, middle, 32.0)
-        bone(ellipsoid(canvas.at(box), middle, (22, 22, 22)), box, 1.6)
-        if thorax.arms_up:  # arms beside the trunk are taken away at ingest
-            shaft = np.stack([middle, (glenoid + np.array([-30, -14, -90])) * flip])
-            _paint_chain(canvas, shaft, np.array([12.0, 10.0]), (1.0, 1.0, 1.0), shaft_of_humerus)
-        clavicle = organs.clavicle_line(thorax)
-        _paint_chain(canvas, clavicle * flip, np.array([7.0, 5.2, 5.0, 6.0]), (1.0, 1.0, 1.0), bone)
+    for flip in (np.ones(3), mirror):
+        _paint_shoulder(canvas, thorax, flip, bone)
+
+
+def _paint_shoulder(canvas: Canvas, thorax: SyntheticThorax, flip: np.ndarray, bone: Callable) -> None:
+    """Scapula, humerus and clavicle of one side: the left one, or with ``flip`` ``(3,)`` the right one."""
+    thick = (1.0, 1.0, 1.0)
+    corners, spine, glenoid = organs.scapula(thorax)
+    corners, spine = corners * flip, spine * flip
+    box = canvas.box(corners.min(axis=0), corners.max(axis=0), 14.0)
+    bone(triangle(canvas.at(box), corners) - 2.0, box, 1.2)
+    _paint_chain(canvas, spine, np.array([3.0, 4.5, 5.5]), thick, bone)
+    _paint_chain(canvas, np.stack([corners[1], glenoid * flip]), np.array([3.5, 5.0]), thick, bone)
+    head = (glenoid + np.array([-26, 0, -8 if thorax.arms_up else 2])) * flip
+    box = canvas.box(head, head, 32.0)
+    bone(ellipsoid(canvas.at(box), head, (22, 22, 22)), box, 1.6)
+    if thorax.arms_up:  # arms beside the trunk are taken away at ingest
+        shaft = np.stack([head, (glenoid + np.array([-30, -14, -90])) * flip])
+        _paint_chain(canvas, shaft, np.array([12.0, 10.0]), thick, partial(bone, thickness=3.5))
+    _paint_chain(canvas, organs.clavicle_line(thorax) * flip, np.array([7.0, 5.2, 5.0, 6.0]), thick, bone)
 
 
 def _paint_chain(

@@ -15,6 +15,7 @@ from ..files import (
     to_json,
     write_json,
     write_nifti,
+    write_text,
 )
 from ..networks.weights import check_weights
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
+VIEW = "reconstruction.html"
 
 
 def check_output(output: Path, output_format: str) -> None:
@@ -44,9 +46,19 @@ def report_path(output: Path, output_format: Format) -> Path:
     return output.with_name(f"{output.name.removesuffix(suffix)}.json")
 
 
-def write_reconstruction(result: Reconstruction, output: Path, output_format: Format) -> None:
-    """Write the volume and its JSON (last, so that it vouches for the volume)."""
+def view_path(output: Path, output_format: Format) -> Path:
+    """Where the page of a result is: beside its JSON."""
+    return report_path(output, output_format).with_suffix(".html")
+
+
+def write_reconstruction(result: Reconstruction, output: Path, output_format: Format, view: bool = False) -> None:
+    """Write the volume, with ``view`` its page, and its JSON (last, so that it vouches for the rest)."""
     check_output(output, output_format)
+    page = None
+    if view:
+        from .view import reconstruction_page
+
+        page = reconstruction_page(result)
     if output_format == "dicom":
         from ..dicom.write import read_source, write_ct_series
 
@@ -57,10 +69,12 @@ def write_reconstruction(result: Reconstruction, output: Path, output_format: Fo
             result.affine,
             sources,
             derivation="Computed from two radiographs by a neural network",
-            extra=[(REPORT, to_json(result.report) + "\n")],
+            extra=[(REPORT, to_json(result.report) + "\n"), *([(VIEW, page)] if page else [])],
         )
         return
     write_nifti(output, result.hu, result.affine)
+    if page:
+        write_text(view_path(output, output_format), page)
     write_json(report_path(output, output_format), result.report)
 
 
@@ -71,6 +85,8 @@ def reconstruct_files(
     model: str | Path,
     spatial_size: int | None = None,
     output_format: Format = "nifti",
+    view: bool = True,
+    picture: str | Path | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
     """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
@@ -83,6 +99,8 @@ def reconstruct_files(
         model: weights, and so on as in :class:`.predictor.Predictor`.
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         output_format: ``nifti`` or ``dicom``.
+        view: also write the page to look at, under the JSON's name with ``.html``.
+        picture: PNG to write of both views as they were placed.
         loading: as in :class:`.predictor.Predictor`.
 
     Returns:
@@ -95,18 +113,25 @@ def reconstruct_files(
     check_output(output, output_format)
     check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
     if output_format == "nifti":
-        check_writable(report_path(output, output_format), sources=(pa, lateral))
+        for path in (report_path(output, output_format), view_path(output, output_format)):
+            check_writable(path, sources=(pa, lateral))
     else:
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
+    if picture is not None:
+        check_writable(picture, sources=(pa, lateral, output))
     for path in (pa, lateral):
         check_readable(path)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
-    write_reconstruction(result, output, output_format)
+    if picture is not None:
+        from ..report.placement import write_placement_picture
+
+        write_placement_picture(picture, result.radiographs, result.report["placement"])
+    write_reconstruction(result, output, output_format, view)
     return result.report
 
 
