@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..files import InputError, atomic_path
-from .generator import PRESETS, XReconGenerator, build_generator
+
+if TYPE_CHECKING:
+    import torch
+
+    from .generator import XReconGenerator
 
 SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
 LARGEST_SIZE = 512
+
+
+def check_weights(path: str | Path) -> None:
+    """Raise :class:`InputError` unless there is a file; at once, while :func:`load_generator` first imports PyTorch."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: no weights here; train with configs/train.yaml, "
+            "or give others: after `make demo`, --model demo/models/model.pt"
+        )
 
 
 def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator:
@@ -29,12 +41,12 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     Raises:
         InputError: no such file, not a state dict, or the weights of another network or size.
     """
+    check_weights(path)
+    import torch
+
+    from .generator import PRESETS, build_generator
+
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no weights here; train with configs/train.yaml, "
-            "or give others: after `make demo`, --model demo/models/model.pt"
-        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -66,6 +78,8 @@ def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_si
         spatial_size: that the weights are for, where ``state`` is not a generator's own and does not know it. It is
             kept in the metadata that PyTorch has for a state dict; the entries are the weights alone.
     """
+    import torch
+
     plain = OrderedDict((name, value.detach().cpu()) for name, value in state.items())
     size = spatial_size or _stated_size(state)
     if size is not None:
