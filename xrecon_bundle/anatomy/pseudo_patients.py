@@ -77,10 +77,17 @@ def random_deformation(labels: np.ndarray, spacing: Sequence[float] | np.ndarray
             break
         velocity = 0.8 * velocity
     source = moved / edges[:, None, None, None]
-    grid = np.meshgrid(
-        *(np.linspace(0, m - 1, n, dtype=np.float32) for n, m in zip(shape, coarse, strict=True)), indexing="ij"
-    )
-    return np.stack([ndimage.map_coordinates(s.astype(np.float32), grid, order=3, mode="nearest") for s in source])
+    return np.stack([_refine(part.astype(np.float32), tuple(shape)) for part in source])
+
+
+def _refine(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Cubic splines through the nodes, ``(m, ...)`` to ``(n, ...)``: along one axis after the other, as they separate."""
+    for axis, n in enumerate(shape):
+        m = part.shape[axis]
+        at = np.linspace(0, m - 1, n)[None]
+        basis = [ndimage.map_coordinates(node, at, order=3, mode="nearest") for node in np.eye(m)]
+        part = np.moveaxis(np.tensordot(np.stack(basis, axis=1).astype(np.float32), part, (1, axis)), 0, axis)
+    return np.ascontiguousarray(part)
 
 
 def exponential(velocity: np.ndarray, step: np.ndarray, squarings: int = 7) -> np.ndarray:
@@ -97,8 +104,8 @@ def exponential(velocity: np.ndarray, step: np.ndarray, squarings: int = 7) -> n
 
 def jacobian(source: np.ndarray) -> np.ndarray:
     """Determinant ``(X, Y, Z)`` of a map given as indices ``(3, X, Y, Z)`` on its own grid."""
-    matrix = np.stack([np.stack(np.gradient(part)) for part in source])
-    return np.linalg.det(np.moveaxis(matrix, (0, 1), (-2, -1)))
+    (a, b, c), (d, e, f), (g, h, i) = (np.gradient(part) for part in source)
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def _body(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
