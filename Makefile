@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo zoo-test label-test deploy-test clean help
+.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo zoo-test label-test deploy-test dicomweb-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/"
 	@echo "make zoo-test   that archive without this repository;  make label-test, deploy-test  MONAI Label, MONAI Deploy"
+	@echo "make dicomweb-test  xrecon dicomweb against a real Orthanc on 127.0.0.1 (Debian: orthanc orthanc-dicomweb)"
 
 .venv/.ready: requirements.txt pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -43,7 +44,7 @@ test-slow: .venv/.ready
 	$(PY) -m pytest -q -m slow
 
 test-extras: .venv/.ready
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt ".[cluster,dicom,mlflow,onnx,sam]"
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt ".[cluster,dicom,dicomweb,mlflow,onnx,sam]"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-skips
 
@@ -93,6 +94,9 @@ label-test: .venv/.ready .venv-label/.ready
 
 deploy-test: .venv/.ready .venv-deploy/.ready
 	$(PY) scripts/deploy_test.py
+
+dicomweb-test: .venv/.ready
+	$(PY) scripts/dicomweb_test.py
 
 clean:
 	rm -rf .venv .venv-label .venv-deploy build demo .pytest_cache .ruff_cache

@@ -31,7 +31,7 @@ from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.networks.weights import load_generator
-from xrecon_bundle.placement.radiographs import resample_to_detector
+from xrecon_bundle.placement.resample import resample_to_detector
 from xrecon_bundle.placement.standardize import standardize_ct
 from xrecon_bundle.placement.style import normalise_style
 from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs

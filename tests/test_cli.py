@@ -134,7 +134,10 @@ def test_a_warning_is_one_line_and_a_picture_of_something_else_is_refused(
 ) -> None:
     Image.fromarray(np.asarray(Image.open(case / "pa.png"))[:, ::-1].T.copy()).save(tmp_path / "turned.png")
     arguments = ["--output", tmp_path / "ct.nii.gz", "--model", model]
-    xrecon("reconstruct", tmp_path / "turned.png", case / "lateral.png", *arguments)
+    xrecon("reconstruct", tmp_path / "turned.png", case / "lateral.png", *arguments, "--picture", tmp_path / "seen.png")
+    assert "xrecon: warning: the PA view was turned by 90 degrees" in capsys.readouterr().err
+    assert Image.open(tmp_path / "seen.png").size == (1024, 512)
+    xrecon("reconstruct", tmp_path / "turned.png", case / "lateral.png", *arguments, "--keep_orientation")
     assert "xrecon: warning: the PA view looks turned on its side; check the file\n" in capsys.readouterr().err
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).resize((512, 512)).save(tmp_path / "noise.png")

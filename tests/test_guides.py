@@ -78,11 +78,23 @@ def test_the_guides_commands_work_as_written(folder, lidc, guide, results):
         assert (folder / name).exists(), name
 
 
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
 def test_every_link_in_the_documents_leads_somewhere():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    documents = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "models" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
     broken = []
     for document in documents:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
-            if "://" not in target and not (document.parent / target).exists():
-                broken.append(f"{document.relative_to(ROOT)}: {target}")
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", document.read_text()):
+            page = document.parent / target if target else document
+            if "://" not in target and (not page.exists() or (anchor and anchor not in anchors(page))):
+                broken.append(f"{document.relative_to(ROOT)}: {target}#{anchor}")
     assert not broken

@@ -148,7 +148,7 @@ def test_metadata_list_exactly_the_packages_that_the_bundle_imports() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    optional = {re.match(r"[\w-]+", name)[0] for names in extras.values() for name in names}
+    optional = {re.match(r"[\w-]+", name)[0].replace("-", "_") for names in extras.values() for name in names}
     listed = {"monai", "torch", "numpy"} | {MODULES.get(name, name) for name in METADATA["required_packages_version"]}
     imported -= set(sys.stdlib_module_names) | optional | {"distributed", "lungmask"}
     assert imported | USED_BY_MONAI == listed

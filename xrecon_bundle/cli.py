@@ -32,6 +32,8 @@ def reconstruct(
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
+    keep_orientation: bool = False,
+    picture: str | None = None,
     accept_any_view: bool = False,
     style: str | None = None,
 ) -> None:
@@ -48,7 +50,9 @@ def reconstruct(
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
-        flip_lateral: the lateral faces the viewer's right: mirror it.
+        flip_lateral: the lateral faces the viewer's right: mirror it (done by itself where it is seen).
+        keep_orientation: turn, mirror and exchange nothing.
+        picture: PNG to write of both X-rays as they were placed, with the box of the lungs that were found.
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
@@ -62,9 +66,11 @@ def reconstruct(
         model=model,
         spatial_size=spatial_size,
         output_format=format,
+        picture=picture,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
+        keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
     )
@@ -83,6 +89,7 @@ def reconstruct_folder(
     field_of_view_mm: float | None = None,
     invert: bool = False,
     flip_lateral: bool = False,
+    keep_orientation: bool = False,
     accept_any_view: bool = False,
     style: str | None = None,
 ) -> None:
@@ -97,7 +104,8 @@ def reconstruct_folder(
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         field_of_view_mm: length of the files' longer side on the detector, where they do not say.
         invert: the files show dense as dark.
-        flip_lateral: the laterals face the viewer's right: mirror them.
+        flip_lateral: the laterals face the viewer's right: mirror them (done by itself where it is seen).
+        keep_orientation: turn, mirror and exchange nothing.
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
@@ -112,6 +120,7 @@ def reconstruct_folder(
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
+        keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
     )
@@ -122,6 +131,59 @@ def reconstruct_folder(
     if summary.failed:
         count = summary.made + summary.reused + len(summary.failed)
         raise InputError(f"{len(summary.failed)} of {count} cases failed; {summary.table} says why")
+
+
+def dicomweb(
+    server: str,
+    study: str | None = None,
+    patient: str | None = None,
+    output_dir: str | None = None,
+    model: str = MODEL,
+    segment: bool = False,
+    spatial_size: int | None = None,
+    field_of_view_mm: float | None = None,
+    invert: bool = False,
+    flip_lateral: bool = False,
+    accept_any_view: bool = False,
+    style: str | None = None,
+) -> None:
+    """Fetch a study's PA and lateral from a DICOMweb server, reconstruct, and store the CT in that study.
+
+    User and password are read from ~/.netrc. Needs the extra dicomweb.
+
+    Args:
+        server: root of the DICOMweb service, of Orthanc http://HOST:8042/dicom-web.
+        study: StudyInstanceUID.
+        patient: PatientID, instead of the study.
+        output_dir: new folder that keeps what is stored, and the reports as JSON.
+        model: weights, a plain state dict.
+        segment: also store lungs and pneumothorax as DICOM SEG and structured report; needs the extra dicom.
+        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
+        field_of_view_mm: length of the images' longer side on the detector, where they do not say.
+        invert: the images show dense as dark.
+        flip_lateral: the lateral faces the viewer's right: mirror it.
+        accept_any_view: do not refuse images of different patients, nor what looks like no chest.
+        style: grey value normalisation, see docs/radiographs.md.
+    """
+    from .workflows.dicomweb import reconstruct_study
+    from .workflows.predictor import Predictor
+
+    if output_dir is not None:
+        check_writable(output_dir, folder=True)
+    predictor = Predictor(
+        model,
+        spatial_size,
+        field_of_view_mm=field_of_view_mm,
+        invert=invert,
+        flip_lateral=flip_lateral,
+        accept_any_view=accept_any_view,
+        style=style,
+    )
+    report = reconstruct_study(server, predictor, study, patient, output_dir, segment)
+    for warning in report["warnings"]:
+        print(f"xrecon: warning: {warning}", file=sys.stderr)
+    print(f"stored {report['stored']} images in study {report['study']}", end=" ")
+    print(f"(consistency {report['consistency']['score']:.2f})")
 
 
 def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | None = None) -> None:
@@ -275,6 +337,7 @@ def _tell(record: dict[str, Any]) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "reconstruct-folder": reconstruct_folder,
+    "dicomweb": dicomweb,
     "simulate": simulate,
     "prepare": prepare,
     "evaluate": evaluate,
@@ -286,6 +349,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 TEXTS = (
     *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
     *("cluster", "series", "patient_pattern", "style", "segmenter", "weights", "format", "folder"),
+    *("server", "study", "patient"),
 )
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 

@@ -268,14 +268,15 @@ def count_memory(spatial_size: int = 224) -> list[dict[str, Any]]:
         spatial_size: S.
     """
     rows = []
-    print(f"training step, batch 1, {spatial_size}^3, GB      float32  bfloat16 autocast")
+    print(f"One training step, batch 1, {spatial_size}^3, GB\n")
+    print("| preset | activation checkpointing | float32 | bfloat16 autocast |\n| --- | --- | ---: | ---: |")
     for preset in ("published", "compact"):
         for checkpointing in (False, True):
             row: dict[str, Any] = {"preset": preset, "activation_checkpointing": checkpointing}
             for dtype in (torch.float32, torch.bfloat16):
                 row[str(dtype)] = training_memory(preset, spatial_size, checkpointing, dtype)
-            how = "checkpointed" if checkpointing else "as it is"
-            print(f"{preset:10} {how:20} {row['torch.float32']:14.1f} {row['torch.bfloat16']:10.1f}", flush=True)
+            how = "yes" if checkpointing else "no"
+            print(f"| {preset} | {how} | {row['torch.float32']:.1f} | {row['torch.bfloat16']:.1f} |", flush=True)
             rows.append(row)
     return rows
 
@@ -299,7 +300,7 @@ def run(
     if memory:
         return count_memory()
     rows = []
-    print(f"{'':10} {'size':>5} {'baseline':>18} {'ours':>18} {'faster':>8} {'smaller':>8} {'ours, bfloat16':>18}")
+    print("| | size | plain | ours | faster | smaller | ours, bfloat16 |\n| --- " + "| ---: " * 6 + "|")
     for task, of_task in (("inference", sizes), ("training", training_sizes)):
         for size in of_task:
             row: dict[str, Any] = {"task": task, "size": size}
@@ -307,13 +308,10 @@ def run(
             repeats = 2 if task == "inference" and size < 200 else 1
             baseline, ours, *bf16 = (_measure_apart(what, size, repeats, threads) for what in whats)
             row.update(zip(("baseline", "ours", "ours-bf16"), (baseline, ours, *bf16), strict=False))
-            figures = [f"{of['seconds']:7.2f} s {of['peak_gb']:5.2f} GB" for of in (baseline, ours, *bf16)]
+            figures = [f"{of['seconds']:.2f} s, {of['peak_gb']:.2f} GB" for of in (baseline, ours, *bf16)]
             faster, smaller = (baseline[key] / ours[key] for key in ("seconds", "peak_gb"))
-            print(
-                f"{task:10} {size:5d} {figures[0]:>18} {figures[1]:>18} {faster:7.1f}x {smaller:7.1f}x",
-                *(f"{figure:>18}" for figure in figures[2:]),
-                flush=True,
-            )
+            ratios = [f"{ratio:.1f}x" for ratio in (faster, smaller)]
+            print(f"| {' | '.join([task, str(size), *figures[:2], *ratios, *figures[2:]])} |", flush=True)
             rows.append(row)
     return rows
 

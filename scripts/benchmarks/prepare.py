@@ -29,14 +29,13 @@ def run(sizes: Sequence[int] = (64, 128, 224), cases: int = 8, workers: int = 2)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "cts"
         _write_copies(fetch_lidc(CACHE)[0], folder, cases)
-        print(f"{cases} cases, {workers} workers")
-        print("size  seconds  cases/min")
+        print(f"{workers} workers\n\n| cases | size | seconds | cases a minute |\n| ---: | ---: | ---: | ---: |")
         for size in sizes:
             start = time.perf_counter()
             summary = prepare(folder, Path(scratch) / str(size), size, workers=workers)
             seconds = time.perf_counter() - start
             assert summary.prepared == cases
-            print(f"{size:4d}  {seconds:7.1f}  {60 * cases / seconds:9.1f}", flush=True)
+            print(f"| {cases} | {size} | {seconds:.1f} | {60 * cases / seconds:.1f} |", flush=True)
 
 
 def _write_copies(ct: Path, folder: Path, count: int) -> None:

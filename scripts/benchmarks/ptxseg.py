@@ -25,7 +25,6 @@ from xrecon_bundle.segmentation.labels import SIDES, pleural_cavity_labels
 from xrecon_bundle.workflows.segment import in_chest_axes
 
 OCCUPANCIES = (0.05, 0.1, 0.2, 0.4, 0.7)
-STUDIES = ("lidc", "inserted", "pseudo", "others", "cohort", "mimics")
 OTHERS = ("angiography", "lung1", "lung2")
 # The method was tuned on other seeds and pseudo-patients (see docs/ptx-seg.md); these are judged.
 JUDGED_SEED = 15
@@ -43,15 +42,16 @@ def run(study: str = "all", cohort: int = 40, cohort_size: int = 128) -> None:
         cohort: number of synthetic cases.
         cohort_size: their voxels along each edge.
     """
-    for name in STUDIES if study == "all" else [study]:
-        {
-            "lidc": _lidc,
-            "inserted": _inserted,
-            "pseudo": _pseudo,
-            "others": _others,
-            "mimics": _mimics,
-            "cohort": lambda: _cohort(cohort, cohort_size),
-        }[name]()
+    studies = {
+        "lidc": _lidc,
+        "inserted": _inserted,
+        "pseudo": _pseudo,
+        "others": _others,
+        "cohort": lambda: _cohort(cohort, cohort_size),
+        "mimics": _mimics,
+    }
+    for name in studies if study == "all" else [study]:
+        studies[name]()
 
 
 def load_lidc() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -69,18 +69,19 @@ def load_lidc() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _lidc() -> None:
     hu, lungs, spacing = load_lidc()
-    print(f"\nLIDC CT, {hu.shape}, {spacing} mm")
+    print(f"\nLIDC CT, {hu.shape}, {spacing} mm\n")
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         labels = PTXSeg()(hu, spacing)
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"time {min(seconds):.1f} s (best of 2), peak memory of the process {peak:.2f} GiB")
+    print(f"Time {min(seconds):.1f} s (best of 2), peak memory of the process {peak:.2f} GiB.\n")
+    print("| side | Dice of the lung | false pneumothorax | cavity, mL |\n| --- | ---: | ---: | ---: |")
     for side, (lung, air) in SIDES.items():
         cavity = (labels == lung) | (labels == air)
         dice, volume = dice_score(labels == lung, lungs == lung), cavity.sum() * np.prod(spacing) / 1000
-        print(f"{side:>6}: lung Dice {dice:.4f}, false pneumothorax {share_of_air(labels, side):.2%}, {volume:.0f} mL")
+        print(f"| {side} | {dice:.3f} | {share_of_air(labels, side):.2%} | {volume:.0f} |")
 
 
 def _inserted() -> None:
@@ -113,9 +114,10 @@ def _others() -> None:
 
 
 def _insert_and_find(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, seed: int) -> None:
-    print("Dice of the air-accumulated region, occupancy found - true (points)")
     names = [*_GRIDS, f"noise {NOISE_HU:.0f} HU", "5 mm slices"]
-    print(f"{'side':>6} {'true':>6} | " + " | ".join(f"{name:>14}" for name in names))
+    scores: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    print("Dice of the free air, and occupancy found minus true in points\n")
+    print(f"| side, true occupancy | {' | '.join(names)} |\n| --- " + "| ---: " * len(names) + "|")
     for side in SIDES:
         for occupancy in OCCUPANCIES:
             ct, truth = insert_pneumothorax(hu, lungs, spacing, side, occupancy, seed=seed + int(100 * occupancy))
@@ -123,12 +125,30 @@ def _insert_and_find(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray, see
             cases = [regrid(ct, truth, spacing, *grid) for grid in _GRIDS.values()]
             cases += [(ct + noise, truth, spacing), _thick_slices(ct, truth, spacing)]
             cells = []
-            for volume, labels, size in cases:
+            for name, (volume, labels, size) in zip(names, cases, strict=True):
                 found = PTXSeg()(volume, size)
                 air = SIDES[side][1]
                 error = 100 * (share_of_air(found, side) - share_of_air(labels, side))
-                cells.append(f"{dice_score(found == air, labels == air):.3f} {error:+6.1f}")
-            print(f"{side:>6} {occupancy:6.0%} | " + " | ".join(f"{cell:>14}" for cell in cells), flush=True)
+                dice = dice_score(found == air, labels == air)
+                scores.setdefault((name, occupancy), []).append((dice, error))
+                cells.append(f"{dice:.2f} {error:+.1f}")
+            print(f"| {side} {occupancy:.0%} | {' | '.join(cells)} |", flush=True)
+    _print_in_short(names, scores)
+
+
+def _print_in_short(names: list[str], scores: dict[tuple[str, float], list[tuple[float, float]]]) -> None:
+    """How many are found, and of these the smallest and largest Dice and error."""
+    print(f"\nFound / Dice / error\n\n| true occupancy | {' | '.join(names)} |\n| --- " + "| ---: " * len(names) + "|")
+    for occupancy in OCCUPANCIES:
+        cells = []
+        for name in names:
+            found = [score for score in scores[name, occupancy] if score[0] > 0]
+            cell = f"{len(found)} of {len(scores[name, occupancy])}"
+            if found:
+                dice, error = (sorted(values) for values in zip(*found, strict=True))
+                cell += f" / {dice[0]:.2f} to {dice[-1]:.2f} / {error[0]:+.1f} to {error[-1]:+.1f}"
+            cells.append(cell)
+        print(f"| {occupancy:.0%} | {' | '.join(cells)} |")
 
 
 def _thick_slices(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,7 +170,8 @@ _GRIDS = {
 
 
 def _cohort(cases: int, size: int) -> None:
-    print(f"\nSynthetic cohort of {cases} at {size}^3, every fourth healthy")
+    print(f"\nSynthetic cohort of {cases} at {size}^3, every fourth healthy\n")
+    print("| case | mL | found | occupancy | found | Dice |\n| --- " + "| ---: " * 5 + "|")
     spacing, rows = (voxel_size(size),) * 3, []
     for seed in range(cases):
         rng = np.random.default_rng([seed, 7])
@@ -161,9 +182,9 @@ def _cohort(cases: int, size: int) -> None:
         air = [np.count_nonzero(labels > 2) * np.prod(spacing) / 1000 for labels in (truth, found)]
         occupancy = [share_of_air(labels, side) for labels in (truth, found)]
         rows.append([*air, *occupancy, dice_score(found > 2, truth > 2)])
-        volumes = f"{air[0]:6.0f} mL, found {air[1]:6.0f}"
-        shares = f"occupancy {occupancy[0]:.3f}, found {occupancy[1]:.3f}"
-        print(f"{seed:3d} {side:>5}: {volumes}; {shares}; Dice {rows[-1][-1]:.3f}", flush=True)
+        figures = f"{air[0]:.0f} | {air[1]:.0f} | {occupancy[0]:.3f} | {occupancy[1]:.3f} | {rows[-1][-1]:.3f}"
+        print(f"| {seed} {side} | {figures} |", flush=True)
+    print()
     table = np.array(rows)
     for name, first in (("volume", 0), ("occupancy", 2)):
         r = pearson(table[:, first], table[:, first + 1])
@@ -172,15 +193,14 @@ def _cohort(cases: int, size: int) -> None:
 
 def _mimics() -> None:
     hu, lungs, spacing = load_lidc()
-    print("\nLIDC CT with what is not a pneumothorax: occupancy found, right and left")
+    print("\nLIDC CT with what is not a pneumothorax: occupancy found\n")
+    print("| drawn | CT | right | left |\n| --- | --- | ---: | ---: |")
     for name, ct in _mimic_cases(hu, lungs > 0, spacing):
         for grid in ("native", "128", "64"):
             volume, _, size = regrid(ct, lungs, spacing, *_GRIDS[grid])
             labels = PTXSeg()(volume, size)
-            print(
-                f"{name:>28} {grid:>7}: {share_of_air(labels, 'right'):.2%} {share_of_air(labels, 'left'):.2%}",
-                flush=True,
-            )
+            shares = " | ".join(f"{share_of_air(labels, side):.2%}" for side in SIDES)
+            print(f"| {name} | {grid} | {shares} |", flush=True)
 
 
 def _mimic_cases(hu: np.ndarray, lungs: np.ndarray, spacing: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:

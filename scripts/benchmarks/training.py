@@ -108,7 +108,8 @@ def run(
         threads: PyTorch's threads.
     """
     rows: list[dict[str, Any]] = []
-    print(f"{'size':>5} {'precision':>9} {'a step':>9} {'to first':>9} {'memory':>9} {'projection loss':>16}")
+    print("| size | precision | a step | to the first | peak memory | projection loss, share of a step |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: |")
     for size in sizes:
         for bfloat16 in (False, True):
             row = _measure_apart(size, bfloat16, activation_checkpointing, preset, steps, threads)
@@ -116,8 +117,8 @@ def run(
             row["projection_share"] = row["projection_seconds"] / row["seconds"]
             rows.append(row)
             print(
-                f"{size:5d} {row['precision']:>9} {row['seconds']:7.2f} s {row['seconds'] / rows[0]['seconds']:8.1f}x "
-                f"{row['peak_gb']:6.2f} GB {row['projection_share']:15.1%}",
+                f"| {size} | {row['precision']} | {row['seconds']:.2f} s | {row['seconds'] / rows[0]['seconds']:.1f}x "
+                f"| {row['peak_gb']:.2f} GB | {row['projection_share']:.1%} |",
                 flush=True,
             )
     return rows

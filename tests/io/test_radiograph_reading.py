@@ -141,7 +141,7 @@ def test_padding_that_covers_the_image_is_not_believed(tmp_path):
 def test_what_is_not_believed_reaches_the_pair(tmp_path):
     write_dicom(tmp_path / "pa.dcm", picture(4095), PixelSpacing=["0", "0"])
     write_dicom(tmp_path / "lateral.dcm", picture(4095)[::-1].copy(), **edges("Shutter", 5, 2, 1, 1))
-    first, second = place_pair([tmp_path / "pa.dcm", tmp_path / "lateral.dcm"], 32).warnings
+    first, second, *_ = place_pair([tmp_path / "pa.dcm", tmp_path / "lateral.dcm"], 32).warnings
     assert first.startswith("PA: PixelSpacing")
     assert second.startswith("left lateral: the shutter's edges")
 

@@ -28,12 +28,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from xrecon_bundle import frame
 from xrecon_bundle.files import InputError
 from xrecon_bundle.io.radiograph_files import VIEWS, view_affine, write_radiograph_nifti, write_radiograph_png
-from xrecon_bundle.placement.radiographs import (
-    exposed_rectangle,
-    load_radiograph,
-    load_radiograph_pair,
-    resample_to_detector,
-)
+from xrecon_bundle.placement.border import exposed_rectangle
+from xrecon_bundle.placement.radiographs import load_radiograph, load_radiograph_pair, place_pair
+from xrecon_bundle.placement.resample import resample_to_detector
 
 PIXELS = 192
 
@@ -258,10 +255,16 @@ def test_the_same_picture_twice_is_refused_even_after_compression(views, tmp_pat
             load_radiograph_pair(tmp_path / "pa.png", tmp_path / lateral, 64, field_of_view_mm=DETECTOR_MM)
 
 
-def test_swapped_files_are_refused_and_both_ways_out_are_named(views, tmp_path):
+def test_files_whose_tags_say_that_they_are_swapped_are_put_right_and_reported(views, tmp_path):
     paths = write_pair(tmp_path, views)
+    placed = place_pair((paths["lateral"], paths["pa"]), PIXELS)
+    np.testing.assert_allclose(placed.image, views, atol=1e-5)
+    assert placed.record["exchanged"]
+    assert placed.record["pa"]["file"] == str(paths["pa"])
+    assert "is taken for the lateral view" in placed.warnings[0]
+    assert "keep_orientation" in placed.warnings[0]
     with pytest.raises(InputError, match=r"lateral\.nii\.gz.*not swapped, or set accept_any_view"):
-        load_radiograph_pair(paths["lateral"], paths["pa"], 64)
+        place_pair((paths["lateral"], paths["pa"]), PIXELS, keep_orientation=True)
     assert load_radiograph_pair(paths["lateral"], paths["pa"], 64, accept_any_view=True).shape == (2, 64, 64)
 
 

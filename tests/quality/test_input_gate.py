@@ -11,7 +11,7 @@ from skimage.transform import resize
 
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
-from xrecon_bundle.placement.radiographs import resample_to_detector
+from xrecon_bundle.placement.resample import resample_to_detector
 from xrecon_bundle.placement.standardize import standardize_ct
 from xrecon_bundle.projection.radiographs import detect_radiographs, simulate_radiographs
 from xrecon_bundle.quality import check_radiographs

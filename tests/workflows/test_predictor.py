@@ -84,7 +84,7 @@ def test_the_report_has_every_part(files, weights) -> None:
     assert report["code"] == code_fingerprint()
     assert report["weights"] == {"file": str(weights), "sha256": file_sha256(weights)}
     assert [item["sha256"] for item in report["inputs"]] == [file_sha256(path) for path in files]
-    assert [report["placement"][view]["size_known_by"] for view in ("pa", "lateral")] == ["file", "file"]
+    assert [report["placement"][view]["scale_from"] for view in ("pa", "lateral")] == ["file", "file"]
     assert result.radiographs.shape == (2, SIZE, SIZE)
     assert np.allclose(result.affine, cube_affine(SIZE, CENTRE), atol=1e-3)
     assert report["geometry"]["affine"] == result.affine.tolist()

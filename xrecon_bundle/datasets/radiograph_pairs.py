@@ -16,7 +16,7 @@ from ..io.radiograph_files import VIEWS
 from ..io.radiograph_tags import NAMES
 from ..io.readers import dicom_files
 from .cases import RADIOGRAPHS
-from .radiograph_study import Study, find_studies
+from .radiograph_study import Study, find_studies, latest_pair
 
 SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg")
 
@@ -109,8 +109,7 @@ def choose_radiographs(folder: str | Path) -> tuple[Path, Path]:
         raise InputError(
             f"{folder}: {len(complete)} studies with a PA and a lateral radiograph; give a folder with one study"
         )
-    pa, lateral = (max(complete[0].views[view], key=lambda image: image.acquired).path for view in VIEWS)
-    return pa, lateral
+    return latest_pair(complete[0])
 
 
 def _biplanar(files: list[Path]) -> list[Path]:

@@ -85,6 +85,12 @@ def find_studies(paths: Iterable[Path], damaged: dict[Path, str]) -> list[Study]
     return [study for (uid, patient, _), headers in groups.items() for study in _studies(uid, patient, headers)]
 
 
+def latest_pair(study: Study) -> tuple[Path, Path]:
+    """The PA and the lateral radiograph of a study that has both; of repeated exposures the last."""
+    pa, lateral = (max(study.views[view], key=lambda image: image.acquired).path for view in VIEWS)
+    return pa, lateral
+
+
 def read_header(path: Path) -> RadiographHeader | None:
     """The header of a DICOM radiograph; None: the file is none.
 

@@ -59,10 +59,12 @@ class Radiograph:
         grey: ``(U, V)`` float32, the grey scale that a viewer shows, but always bright is dense. Padding and what
             tags call collimated are as dark as the darkest of the rest (robustly).
         spacing_mm: along u and v, scaled to the chest frame's detector; None: the file does not say.
+        scale_from: what says the spacing.
         centre_mm: where the chest frame's cube stands, RAS+; None: the file does not say.
         patient_id: None: the file does not say.
         oriented: whether the file says how it lies, so that ``grey`` has the view's axes. Otherwise ``grey`` is as a
             viewer shows the file (u to the right, v down).
+        placed: whether ``grey`` is the chest frame's detector already, as our own files are: its middle is the frame's.
         file_to_grey: ``(3, 3)``, from the file's pixel (column, row, 1) to (u, v, 1) of ``grey``; a NIfTI's first two
             indices are column and row.
         exposed: ``(U, V)`` bool, False in padding and outside the collimation in the tags; None: True everywhere.
@@ -71,9 +73,11 @@ class Radiograph:
 
     grey: np.ndarray
     spacing_mm: np.ndarray | None = None
+    scale_from: str = "file"
     centre_mm: np.ndarray | None = None
     patient_id: str | None = None
     oriented: bool = False
+    placed: bool = False
     file_to_grey: np.ndarray = field(default_factory=lambda: np.eye(3))
     exposed: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
@@ -121,11 +125,11 @@ def _turn(radiograph: Radiograph, directions: tuple[str, str], wanted: str) -> R
     exchanged = directions[0] not in {wanted[0], _OPPOSITE[wanted[0]]}
     if exchanged:
         directions = directions[::-1]
-    return _rearrange(radiograph, exchanged, [axis for axis in range(2) if directions[axis] != wanted[axis]])
+    return rearrange(radiograph, exchanged, [axis for axis in range(2) if directions[axis] != wanted[axis]])
 
 
-def _rearrange(radiograph: Radiograph, exchanged: bool, reversed_axes: Iterable[int]) -> Radiograph:
-    """Exchange u and v, then reverse axes; views, no copies."""
+def rearrange(radiograph: Radiograph, exchanged: bool, reversed_axes: Iterable[int]) -> Radiograph:
+    """Exchange u and v if ``exchanged``, then reverse axes (0: u, 1: v); views, no copies."""
     axes, reversed_axes = [1, 0] if exchanged else [0, 1], tuple(reversed_axes)
     turned = {
         name: np.flip(picture.transpose(axes), reversed_axes)
@@ -248,13 +252,17 @@ def _read_picture(path: Path, view: View) -> Radiograph:
     if exposed is not None:
         grey[~exposed] = np.percentile(grey[exposed], LOWER_PERCENTILE)
     doubts: list[str] = []
+    spacing = _png_spacing(field_of_view, grey.shape, doubts)
+    ours = spacing is not None and np.allclose(grey.shape * spacing, frame.detector_size_mm(), rtol=1e-4)
     result = Radiograph(
         grey.T,
-        _png_spacing(field_of_view, grey.shape, doubts),
+        spacing,
+        oriented=ours,
+        placed=ours,
         exposed=None if exposed is None else exposed.T,
         warnings=tuple(f"{NAMES[view]}: {doubt}" for doubt in doubts),
     )
-    return _rearrange(result, *_EXIF_TURNS.get(orientation or 1, _EXIF_TURNS[1]))
+    return rearrange(result, *_EXIF_TURNS.get(orientation or 1, _EXIF_TURNS[1]))
 
 
 def _pixels(path: Path, image: Image.Image) -> np.ndarray:
@@ -340,7 +348,11 @@ def _read_nifti(path: Path, view: View, accept_any_view: bool) -> Radiograph:
         raise mismatch(path, f"its affine says axes to '{names[0]}' and '{names[1]}'", view)
     centre = frame.grid_centre(image.affine, (*grey.shape, 2 if pair else 1))
     result = Radiograph(
-        grey, zooms * magnification(frame.SOURCE_TO_DETECTOR_MM), centre, oriented=shown == view or pair
+        grey,
+        zooms * magnification(frame.SOURCE_TO_DETECTOR_MM),
+        centre_mm=centre,
+        oriented=shown == view or pair,
+        placed=shown == view or pair,
     )
     return _turn(result, directions, VIEW_DIRECTIONS[view]) if shown == view else result
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel
 import numpy as np
 import torch
-from scipy.ndimage import affine_transform, gaussian_filter
 from torch.nn.functional import interpolate
 
 from .. import frame
 from ..files import InputError
-from ..frame import LOWER_PERCENTILE
-from ..io.radiograph import Radiograph, blank_outside, read_radiograph
+from ..io.radiograph import Radiograph, blank_outside, read_radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View, view_affine
+from .border import exposed_rectangle
+from .pair import KEEP, place_radiographs
+from .resample import resample_to_detector
 from .style import normalise_style
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ FEWEST_GREY_LEVELS = 16
 PLAUSIBLE_FIELD_MM = (100.0, 1000.0)
 SAME_PICTURE_CORRELATION = 0.95  # PA with lateral: 0.77 for the LIDC CT
 SAME_PLACE_MM = 1.0
-# A collimation border: rows of one grey (within this share of the image's contrast) that end in a step (of that share).
-BORDER_TOLERANCE = 0.03
-BORDER_STEP = 0.1
 
 
 class PlacedPair(NamedTuple):
@@ -38,7 +37,7 @@ class PlacedPair(NamedTuple):
     Attributes:
         image: ``(2, S, S)`` float32: PA, lateral, any grey scale, bright is dense; NaN where a film shows nothing.
         affine: ``(4, 4)``, says where the cube stands, see :func:`xrecon_bundle.frame.reconstruction_affine`.
-        record: of each view how its size was known; goes into the report of a reconstruction.
+        record: of each view how it came there; goes into the report of a reconstruction.
         warnings: what to look at.
     """
 
@@ -51,16 +50,28 @@ class PlacedPair(NamedTuple):
 def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading: Any) -> PlacedPair:
     """Read a PA and a lateral file, or one biplanar NIfTI, and place them.
 
+    The chest is found in either picture, whatever its crop, scale, borders, turning or mirroring, and both views come
+    to one scale and one height. What tags say counts; our own files, which stand in the chest frame already, stay as
+    they are. docs/radiographs.md tells how, and what the record holds.
+
     Args:
-        files: two, for :func:`load_radiograph_pair`, or one, for :func:`load_biplanar`.
+        files: PA and lateral, or one file for :func:`load_biplanar`.
         spatial_size: pixels S along each edge of the result.
-        loading: options of :func:`load_radiograph_pair`. A biplanar file needs none and takes none.
+        loading: for two files, any of
+
+            - ``field_of_view_mm``: length of each file's longer side on the detector, instead of what the files say;
+            - ``invert``: both files show dense as dark;
+            - ``flip_lateral``: mirror the lateral left to right, and take it as it then is;
+            - ``keep_orientation``: turn, mirror and exchange nothing;
+            - ``accept_any_view``: do not refuse files whose tags say that they are other views, no radiographs, or two
+              patients';
+            - ``style``: see :func:`~.style.normalise_style`; None: the files' own grey scale.
 
     Raises:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     if len(files) == 1:
-        return PlacedPair(*_read_biplanar(files[0], spatial_size), {"size_known_by": "biplanar file"}, [])
+        return PlacedPair(*_read_biplanar(files[0], spatial_size), {"scale_from": "biplanar file"}, [])
     return _place_views(files, spatial_size, **loading)
 
 
@@ -127,7 +138,7 @@ def load_radiograph(
     Raises:
         InputError: the file cannot be used; the message says why and what to do.
     """
-    radiograph, _ = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
+    radiograph = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
     affine = view_affine(view, spatial_size, centre)
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
@@ -135,37 +146,33 @@ def load_radiograph(
 
 
 def load_radiograph_pair(
-    pa: str | os.PathLike,
-    lateral: str | os.PathLike,
-    spatial_size: int,
-    field_of_view_mm: float | None = None,
-    invert: bool = False,
-    flip_lateral: bool = False,
-    accept_any_view: bool = False,
-    style: str | None = None,
+    pa: str | os.PathLike, lateral: str | os.PathLike, spatial_size: int, **loading: Any
 ) -> MetaTensor:
-    """Load a PA and a left lateral radiograph as the network's input image, each as :func:`load_radiograph` does.
+    """Load a PA and a left lateral radiograph as the network's input image, placed by :func:`place_pair`.
 
     Args:
         pa: the PA file.
         lateral: the left lateral file.
         spatial_size: pixels S along each edge of the result.
-        field_of_view_mm: length of each file's longer side on the detector, instead of what the files say.
-        invert: both files show dense as dark.
-        flip_lateral: mirror the lateral left to right, because it faces the viewer's right.
-        accept_any_view: do not refuse files whose tags say that they are other views, no radiographs, or two patients'.
-        style: see :func:`~.style.normalise_style`; None: the files' own grey scale.
+        loading: options of :func:`place_pair`.
 
     Returns:
-        ``(2, S, S)`` float32: PA, lateral. :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files
-        state, or of the origin.
+        ``(2, S, S)`` float32: PA, lateral; what a film does not show is as dark as its darkest pixel.
+        :func:`xrecon_bundle.frame.radiograph_affine` of the position that the files state, or of the origin.
 
     Raises:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
-    files = (pa, lateral)
-    placed = _place_views(files, spatial_size, field_of_view_mm, invert, flip_lateral, accept_any_view, style)
-    return _meta_tensor(placed.image, placed.affine, pa)
+    placed = place_pair((pa, lateral), spatial_size, **loading)
+    return _meta_tensor(fill_unknown(placed.image), placed.affine, pa)
+
+
+def fill_unknown(image: torch.Tensor) -> torch.Tensor:
+    """The radiographs with what a film does not show as dark as its darkest pixel."""
+    unknown = torch.isnan(image)
+    if not unknown.any():
+        return image
+    return torch.where(unknown, torch.where(unknown, torch.inf, image).amin((-2, -1), keepdim=True), image)
 
 
 def _place_views(
@@ -175,41 +182,94 @@ def _place_views(
     invert: bool = False,
     flip_lateral: bool = False,
     accept_any_view: bool = False,
+    keep_orientation: bool = False,
     style: str | None = None,
 ) -> PlacedPair:
-    pa, lateral = files
-    prepared = [
-        _prepare(path, view, field_of_view_mm, invert, flip_lateral and view == "lateral", accept_any_view)
-        for path, view in zip(files, VIEWS, strict=True)
-    ]
-    pair = [radiograph for radiograph, _ in prepared]
+    order, pair = _read_pair(list(files), accept_any_view, keep_orientation)
+    _refuse_no_pair(order, pair, accept_any_view)
+    pair = [_settle(*each, field_of_view_mm, invert) for each in zip(order, pair, strict=True)]
+    if flip_lateral:
+        pair[1] = replace(rearrange(pair[1], False, (0,)), oriented=True)
+    placed = place_radiographs((pair[0], pair[1]), spatial_size, keep_orientation)
+    if placed.exchanged:
+        order = order[::-1]
+    image = torch.from_numpy(placed.image)
+    if style is not None:
+        image = normalise_style(image, style)
+    exchanged = order != list(files)
+    doubts = placed.doubts
+    if exchanged:
+        doubts = [f"{files[0]} is taken for the lateral view and {files[1]} for the PA{KEEP}", *doubts]
+    centres = [item.centre_mm for item in pair if item.centre_mm is not None]
+    affine = frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0))
+    for path, view in zip(order, VIEWS, strict=True):
+        placed.views[view]["file"] = str(path)
+    return PlacedPair(image, affine, {"exchanged": exchanged, **placed.views}, doubts)
+
+
+def _read_pair(
+    files: list[str | os.PathLike], accept_any_view: bool, keep_orientation: bool
+) -> tuple[list[str | os.PathLike], list[Radiograph]]:
+    """PA and lateral, exchanged where the tags say that they were given in the wrong order."""
+    try:
+        return files, [read_radiograph(path, view, accept_any_view) for path, view in zip(files, VIEWS, strict=True)]
+    except InputError as refusal:
+        order = files[::-1]
+        try:
+            pair = [read_radiograph(path, view) for path, view in zip(order, VIEWS, strict=True)]
+        except InputError:
+            raise refusal from None
+        if keep_orientation:
+            raise
+        return order, pair
+
+
+def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograph], accept_any_view: bool) -> None:
+    for path, radiograph in zip(files, pair, strict=True):
+        _refuse_unusable(path, radiograph.grey)
     patients = [radiograph.patient_id for radiograph in pair]
     if not accept_any_view and None not in patients and patients[0] != patients[1]:
         raise InputError(
-            f"{pa} and {lateral} are of different patients (PatientID '{patients[0]}' and '{patients[1]}'); "
+            f"{files[0]} and {files[1]} are of different patients (PatientID '{patients[0]}' and '{patients[1]}'); "
             "give two views of one patient, or set accept_any_view if the tags are wrong"
         )
     centres = [radiograph.centre_mm for radiograph in pair if radiograph.centre_mm is not None]
     if len(centres) == 2 and not np.allclose(*centres, rtol=0, atol=SAME_PLACE_MM):
         raise InputError(
-            f"{pa} and {lateral} differ in position ({np.round(centres[0], 1)} and {np.round(centres[1], 1)} mm); "
-            "give two views of one examination"
+            f"{files[0]} and {files[1]} differ in position ({np.round(centres[0], 1)} and {np.round(centres[1], 1)} "
+            "mm); give two views of one examination"
         )
-    views = np.stack([resample_to_detector(item.grey, item.spacing_mm, spatial_size) for item in pair])
-    if np.corrcoef(views.reshape(2, -1))[0, 1] > SAME_PICTURE_CORRELATION:
-        raise InputError(f"{pa} and {lateral} show the same picture; give the PA and the lateral view")
-    image = torch.from_numpy(views)
-    if style is not None:
-        image = normalise_style(image, style)
-    affine = frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0))
-    doubts = [doubt for radiograph in pair for doubt in radiograph.warnings]
-    return PlacedPair(image, affine, {view: record for view, (_, record) in zip(VIEWS, prepared, strict=True)}, doubts)
+    small = [resample_to_detector(item.grey, frame.detector_size_mm() / np.array(item.grey.shape), 64) for item in pair]
+    if np.corrcoef(np.reshape(small, (2, -1)))[0, 1] > SAME_PICTURE_CORRELATION:
+        raise InputError(f"{files[0]} and {files[1]} show the same picture; give the PA and the lateral view")
+
+
+def _settle(
+    path: str | os.PathLike, radiograph: Radiograph, field_of_view_mm: float | None, invert: bool
+) -> Radiograph:
+    """The radiograph with polarity, border and scale settled."""
+    grey, spacing = radiograph.grey, radiograph.spacing_mm
+    if invert:
+        grey = grey.max() - grey
+    source = "file"
+    if field_of_view_mm is not None:
+        spacing, source = np.full(2, field_of_view_mm / max(grey.shape)), "field_of_view_mm"
+    if spacing is not None:
+        _refuse_implausible(path, grey.shape * spacing)
+    if radiograph.placed:  # ours, and whole
+        return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source)
+    inside = exposed_rectangle(grey)
+    exposed = np.zeros(grey.shape, dtype=bool)
+    exposed[inside] = True if radiograph.exposed is None else radiograph.exposed[inside]
+    if exposed.all() or not exposed.any():
+        exposed = None
+    return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source, exposed=exposed)
 
 
 def _prepare(
     path: str | os.PathLike, view: View, field_of_view_mm: float | None, invert: bool, flip: bool, accept_any_view: bool
-) -> tuple[Radiograph, dict[str, Any]]:
-    """The radiograph with every doubt settled (checked, polarity, border and spacing known), and how."""
+) -> Radiograph:
+    """The radiograph with every doubt settled: checked, polarity, border and spacing known."""
     radiograph = read_radiograph(path, view, accept_any_view)
     grey, spacing = radiograph.grey, radiograph.spacing_mm
     _refuse_unusable(path, grey)
@@ -217,9 +277,7 @@ def _prepare(
         grey = grey.max() - grey
     if flip:
         grey = grey[::-1]
-    known_by = "assumed" if spacing is None else "file"
     if field_of_view_mm is not None:
-        known_by = "field_of_view_mm"
         spacing = np.full(2, field_of_view_mm / max(grey.shape))
     inside = exposed_rectangle(grey)
     if spacing is None:
@@ -227,14 +285,16 @@ def _prepare(
         spacing = np.full(2, frame.detector_size_mm() / max(grey.shape))
     else:
         grey = blank_outside(grey, inside)
-    field = grey.shape * spacing
+    _refuse_implausible(path, grey.shape * spacing)
+    return replace(radiograph, grey=grey, spacing_mm=spacing)
+
+
+def _refuse_implausible(path: str | os.PathLike, field: np.ndarray) -> None:
     if not np.all((field >= PLAUSIBLE_FIELD_MM[0]) & (field <= PLAUSIBLE_FIELD_MM[1])):
         raise InputError(
             f"{path}: {field[0]:.3g} x {field[1]:.3g} mm is no size of a chest radiograph; set field_of_view_mm to the "
             "length of the image's longer side on the detector"
         )
-    record = {"size_known_by": known_by, "field_mm": field.round(2).tolist()}
-    return Radiograph(grey, spacing, radiograph.centre_mm, radiograph.patient_id, warnings=radiograph.warnings), record
 
 
 def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:
@@ -248,72 +308,3 @@ def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:
         raise InputError(
             f"{path} has fewer than {FEWEST_GREY_LEVELS} grey levels: blank, or a mask; give the radiograph"
         )
-
-
-def resample_to_detector(grey: np.ndarray, spacing_mm: np.ndarray, spatial_size: int) -> np.ndarray:
-    """``grey`` ``(U, V)``, its middle on the detector's middle, on the chest frame's detector of ``(S, S)`` pixels.
-
-    Linear, after a Gaussian against aliasing (scikit-image's rule for its width) where pixels become larger. Outside
-    the image it is as dark as the image's darkest (robustly): air.
-    """
-    shape = np.array(grey.shape)
-    step = frame.detector_size_mm() / spatial_size / np.asarray(spacing_mm)
-    first = (shape - 1) / 2 - step * (spatial_size - 1) / 2
-    # A detector's 20 million pixels are averaged over blocks well below the Gaussian's width before it is applied.
-    block = np.maximum(1, step // 4).astype(int)
-    sigma = np.sqrt(np.maximum(0, (step - 1) / 2) ** 2 - (block**2 - 1) / 12) / block
-    smooth = gaussian_filter(_block_means(grey, block), sigma, mode="nearest")
-    offset = (first - (block - 1) / 2) / block
-    result = affine_transform(smooth, step / block, offset, (spatial_size, spatial_size), order=1, mode="nearest")
-    for axis in range(2):
-        position = first[axis] + step[axis] * np.arange(spatial_size)
-        outside = np.abs(position - (shape[axis] - 1) / 2) > shape[axis] / 2
-        np.moveaxis(result, axis, 0)[outside] = np.percentile(grey, LOWER_PERCENTILE)
-    return result
-
-
-def _block_means(grey: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Means over blocks of pixels; the last ones are filled up with the edge."""
-    if (block == 1).all():
-        return grey
-    missing = -np.array(grey.shape) % block
-    if missing.any():
-        grey = np.pad(grey, [(0, count) for count in missing], mode="edge")
-    count = np.array(grey.shape) // block
-    return grey.reshape(count[0], block[0], count[1], block[1]).mean(axis=(1, 3))
-
-
-def exposed_rectangle(grey: np.ndarray) -> tuple[slice, slice]:
-    """The part of ``grey`` ``(U, V)`` inside the collimation border, or all of it.
-
-    A border is a band along an edge, all of one grey (black where a shutter was drawn, white where the detector was not
-    exposed), that ends in a step over at least half its length. Air beside a body is no border: it ends in an outline.
-    """
-    contrast = float(np.ptp(np.percentile(grey, (1, 99))))
-    bands = [[_uniform_rows(rows, contrast) for rows in (image, image[::-1])] for image in (grey, grey.T)]
-    inside = tuple(slice(first, size - last) for (first, last), size in zip(bands, grey.shape, strict=True))
-    kept = []
-    for axis, image in enumerate((grey, grey.T)):
-        across = image[:, inside[1 - axis]]
-        size = len(image)
-        first, last = (
-            width if _ends_in_step(rows, width, contrast) else 0
-            for rows, width in zip((across, across[::-1]), bands[axis], strict=True)
-        )
-        kept.append(slice(first, size - last))
-    return kept[0], kept[1]
-
-
-def _uniform_rows(rows: np.ndarray, contrast: float) -> int:
-    """How many leading rows have one and the same grey; a few bright pixels, as of a letter, do not count."""
-    low, high = np.percentile(rows, (5, 95), axis=1)
-    level = np.median(rows[0])
-    uniform = (low >= level - BORDER_TOLERANCE * contrast) & (high <= level + BORDER_TOLERANCE * contrast)
-    return int(np.argmin(uniform)) if not uniform.all() else 0
-
-
-def _ends_in_step(rows: np.ndarray, width: int, contrast: float) -> bool:
-    if width == 0:
-        return False
-    beyond = rows[min(width + max(2, len(rows) // 100), len(rows) - 1)]
-    return bool(np.mean(np.abs(beyond - np.median(rows[0])) > BORDER_STEP * contrast) >= 0.5)

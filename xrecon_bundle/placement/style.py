@@ -22,18 +22,20 @@ def normalise_style(image: Tensor, style: str) -> Tensor:
             of a training case: each view's histogram becomes that of the same view there.
 
     Returns:
-        ``(2, U, V)`` float32 in [0, 1].
+        ``(2, U, V)`` float32 in [0, 1]; NaN, where a film shows nothing, stays.
 
     Raises:
         InputError: ``style`` is neither.
     """
     unit = np.asarray(radiograph_to_unit(image.numpy()))
+    unknown = np.isnan(unit)
+    unit[unknown] = 0
     if style == "clahe":
         matched = [equalize_adapthist(view) for view in unit]
     else:
         reference = np.asarray(radiograph_to_unit(_reference(style)))
         matched = [match_histograms(view, wanted) for view, wanted in zip(unit, reference, strict=True)]
-    return torch.from_numpy(np.stack(matched).astype(np.float32))
+    return torch.from_numpy(np.where(unknown, np.nan, np.stack(matched)).astype(np.float32))
 
 
 def _reference(path: str) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import affine_transform, binary_fill_holes, center_of_mass, gaussian_filter
+from torch.nn.functional import grid_sample
 
 from .. import frame
 from . import ConeBeamGeometry, Projector
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 DENSE_HU = 150.0  # above it the excess over water counts as bone
 DETECTOR_MM = 560.0  # larger than the chest frame's: films show shoulders and abdomen
 EXTENSION_MM = 130.0
+BODY_HU = -500.0
+NECK, NECK_MM = (0.4, 0.7), 110.0  # width and depth of the neck over the shoulders', and how far up it begins
 WHOLE_SECTION = 0.6  # of the median section; less is an oblique end of the scan
 SCATTER_SIGMA_MM = 40.0
+FINE = 3  # times finer are thin lines drawn
 # Photon energies (keV); water in 1/mm; what bone adds over water, relative to 70 keV, where a CT's HU are taken.
 # From NIST XCOM, water and cortical bone (ICRU-44, 1.92 g/cm^3): (1.92 mu_bone - mu_water) at each energy.
 ENERGIES = np.array([40.0, 50.0, 60.0, 80.0, 100.0])
@@ -93,9 +97,10 @@ class Film(NamedTuple):
 
 
 def extend_scan(hu: np.ndarray, margin_mm: float = EXTENSION_MM) -> np.ndarray:
-    """A scan longer by ``margin_mm`` at either end: its outermost whole sections go on.
+    """A scan longer by ``margin_mm`` at either end: its outermost whole sections go on as soft tissue.
 
-    A CT of the chest ends within the neck and the belly, a film does not.
+    A CT of the chest ends within the shoulders and the belly, a film does not. Away from the scan the sections become
+    smoother, without gas and with less bone; towards the head they narrow to :data:`NECK` of their size.
 
     Args:
         hu: ``(X, Y, Z)`` in the chest frame, HU.
@@ -105,14 +110,39 @@ def extend_scan(hu: np.ndarray, margin_mm: float = EXTENSION_MM) -> np.ndarray:
         ValueError: the scan shows no body.
     """
     step = frame.voxel_size(hu.shape[0])
-    area = np.count_nonzero(hu > -500, axis=(0, 1))
+    area = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
     if not area.any():
         raise ValueError("the scan shows no body")
     whole = np.flatnonzero(area > WHOLE_SECTION * np.median(area[area > 0]))
     inner = slice(1, -1) if len(whole) > 2 else slice(None)
     first, last = whole[inner][0], whole[inner][-1]
     margin = round(margin_mm / step)
-    return hu[:, :, np.clip(np.arange(-margin, hu.shape[2] + margin), first, last)]
+    result = np.empty((*hu.shape[:2], hu.shape[2] + 2 * margin), hu.dtype)
+    result[:, :, margin + first : margin + last + 1] = hu[:, :, first : last + 1]
+    for end, away, narrowest in ((first, range(margin + first - 1, -1, -1), NECK), (last, None, (1.0, 1.0))):
+        places = range(margin + last + 1, result.shape[2]) if away is None else away
+        section = _soft_section(hu[:, :, end])
+        for number, place in enumerate(places):
+            result[:, :, place] = _section_beyond(section, (number + 1) * step, narrowest, step)
+    return result
+
+
+def _soft_section(section: np.ndarray) -> np.ndarray:
+    """An axial section ``(X, Y)`` with soft tissue in place of gas and of most bone, air around."""
+    body = binary_fill_holes(section > BODY_HU)
+    return np.where(body, section.clip(-100, 300), frame.AIR_HU).astype(np.float32)
+
+
+def _section_beyond(section: np.ndarray, away_mm: float, narrowest: tuple[float, float], step: float) -> np.ndarray:
+    """What a section becomes ``away_mm`` from it: narrower about the body's middle, and smoother."""
+    share = min(1.0, away_mm / NECK_MM)
+    share = share**2 * (3 - 2 * share)
+    smooth = gaussian_filter(section, min(0.4 * away_mm, 12.0) / step, mode="nearest", truncate=3)
+    if narrowest == (1.0, 1.0):
+        return smooth
+    middle = np.array(center_of_mass(section > BODY_HU))
+    zoom = 1 / (1 - share * (1 - np.array(narrowest)))
+    return affine_transform(smooth, zoom, middle - zoom * middle, order=1, mode="nearest")
 
 
 def simulate_materials(
@@ -196,9 +226,7 @@ def make_film(
     Returns:
         the film; its grey levels span [0, 1] before the window.
     """
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
-    at = np.einsum("ij,juv->iuv", matrix[:2, :2], index) + matrix[:2, 2, None, None]
-    soft, bone = (map_coordinates(material.astype(np.float32), at, order=1, mode="nearest") for material in materials)
+    soft, bone = _sample(materials, matrix, shape)
     pixel_mm = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2])))) * detector_mm / materials.shape[-1]
     for points, width_mm, tissue_mm, bone_mm in look.limbs:
         limb = _stroke(points, width_mm / pixel_mm, shape)
@@ -225,6 +253,8 @@ def random_look(rng: np.random.Generator, lateral: bool = False, strength: float
     """
     sure = strength * rng.random()
     lines = [_random_line(rng) for _ in range(rng.integers(1, 5))] if rng.random() < 0.3 * strength else []
+    if rng.random() < 0.12 * strength:
+        lines = [*lines, *(_random_box(rng) for _ in range(rng.integers(1, 4)))]
     limbs = [_random_arm(rng) for _ in range(2)] if lateral and rng.random() < 0.6 * strength else []
     marks = [_random_mark(rng) for _ in range(rng.integers(1, 4))] if rng.random() < 0.7 * strength else []
     soft = rng.uniform(40, 70)
@@ -232,14 +262,14 @@ def random_look(rng: np.random.Generator, lateral: bool = False, strength: float
         energies=(soft, rng.uniform(soft, 100)),
         hard_share=rng.uniform(0.2, 0.8),
         scatter=rng.uniform(0, 1.2) * strength,
-        photons=float(np.exp(rng.uniform(np.log(1e4), np.log(1e6)))),
+        photons=float(np.exp(rng.uniform(np.log(3e4), np.log(1e7)))),
         blur_mm=rng.uniform(0, 0.8),
         flatness=rng.uniform(0, 0.75) * strength,
         detail=tuple(strength * rng.uniform(-0.2, 1.3, 3)),
-        window=(rng.uniform(-0.1, 0.15) * strength, 1 - rng.uniform(-0.2, 0.2) * strength),
+        window=(rng.uniform(-0.03, 0.15) * strength, 1 - rng.uniform(-0.25, 0.15) * strength),
         curve=6 * sure,
-        middle=rng.uniform(0.35, 0.65),
-        gamma=float(np.exp(rng.uniform(-0.5, 0.5) * strength)),
+        middle=rng.uniform(0.4, 0.7),
+        gamma=float(np.exp(rng.uniform(-0.35, 0.5) * strength)),
         jpeg=int(rng.integers(40, 96)) if rng.random() < 0.7 else None,
         marks=marks,
         lines=lines,
@@ -252,6 +282,21 @@ def random_look(rng: np.random.Generator, lateral: bool = False, strength: float
 # --- the steps -------------------------------------------------------------------------------------------------------
 
 
+def _sample(pictures: np.ndarray, matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """``(C, *shape)`` float32: pictures ``(C, U, V)`` at the pixels that ``matrix`` names, linear, edges going on."""
+    size = np.array(pictures.shape[-2:])
+    # grid_sample wants the last axis first, and -1 to 1 from edge to edge
+    rows = matrix[1::-1]
+    u, v = (torch.arange(count, dtype=torch.float32) for count in shape)
+    terms = [
+        ((float(a) * u[:, None] + float(b) * v[None] + float(c)) * 2 + 1) / float(n) - 1
+        for (a, b, c), n in zip(rows, size[::-1], strict=True)
+    ]
+    images = torch.from_numpy(np.ascontiguousarray(pictures, dtype=np.float32))[None]
+    grid = torch.stack(terms, dim=-1)[None]
+    return grid_sample(images, grid, padding_mode="border", align_corners=False)[0].numpy()
+
+
 def _expose(
     soft: np.ndarray,
     bone: np.ndarray,
@@ -261,10 +306,11 @@ def _expose(
     rng: np.random.Generator | None,
 ) -> np.ndarray:
     """The detector's signal, as nepers."""
-    photons = np.zeros_like(soft)
+    photons: np.ndarray = np.zeros_like(soft)
     for energy, share in zip(look.energies, (1 - look.hard_share, look.hard_share), strict=True):
-        water = np.exp(np.interp(np.log(energy), np.log(ENERGIES), np.log(WATER)))
-        dense = np.exp(np.interp(np.log(energy), np.log(ENERGIES), np.log(BONE)))
+        water, dense = (
+            float(np.exp(np.interp(np.log(energy), np.log(ENERGIES), np.log(table)))) for table in (WATER, BONE)
+        )
         photons = photons + share * np.exp(-(water * soft + dense * frame.MU_WATER_PER_MM * bone + metal))
     if look.scatter > 0:  # in proportion to L exp(-L), spread widely, as in detect_radiographs
         once = -np.log(np.maximum(photons, 1e-6)) * photons
@@ -304,15 +350,17 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _broad(image: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian; a wide one on fewer pixels."""
-    factor = int(sigma // 4)
+    """A Gaussian of ``sigma`` pixels; a wide one on fewer of them."""
+    factor = int(sigma / 1.5)
     if factor < 2:
-        return gaussian_filter(image, sigma, mode="nearest")
-    small = Image.fromarray(image.astype(np.float32)).reduce(factor)
-    smooth = gaussian_filter(np.asarray(small), sigma / factor, mode="nearest")
-    large = zoom(smooth, factor, order=1, mode="nearest", grid_mode=True)
-    missing = np.maximum(np.array(image.shape) - large.shape, 0)
-    return np.pad(large, [(0, count) for count in missing], mode="edge")[: image.shape[0], : image.shape[1]]
+        return gaussian_filter(image, sigma, mode="nearest", truncate=3)
+    small = np.asarray(Image.fromarray(image.astype(np.float32)).reduce(factor))
+    # What means over blocks and straight lines between them blur already: a twelfth and a sixth of a block squared.
+    width = np.sqrt((sigma / factor) ** 2 - 0.25)
+    smooth = Image.fromarray(gaussian_filter(small, width, mode="nearest", truncate=3))
+    rows, columns = image.shape
+    box = (0, 0, columns / factor, rows / factor)
+    return np.asarray(smooth.resize((columns, rows), Image.Resampling.BILINEAR, box=box))
 
 
 def _canvas(shape: tuple[int, int], size: int = 1) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -320,17 +368,21 @@ def _canvas(shape: tuple[int, int], size: int = 1) -> tuple[Image.Image, ImageDr
     return picture, ImageDraw.Draw(picture)
 
 
-def _points(points: np.ndarray, shape: tuple[int, int]) -> list[tuple[float, float]]:
-    return [(u * shape[0], v * shape[1]) for u, v in np.asarray(points)]
+def _points(points: np.ndarray, shape: tuple[int, int], size: int = 1) -> list[tuple[float, float]]:
+    return [(u * shape[0] * size, v * shape[1] * size) for u, v in np.asarray(points)]
 
 
 def _stroke(points: np.ndarray, width: float, shape: tuple[int, int]) -> np.ndarray:
     """A round rod's thickness, at most 1, along a line of some pixels' width."""
-    picture, draw = _canvas(shape)
-    whole = max(1, round(width))
-    draw.line(_points(points, shape), fill=255, width=whole, joint="curve")
-    rod = gaussian_filter(np.asarray(picture, dtype=np.float32).T / 255, width / 5)
-    return rod * min(1.0, width)
+    size = FINE if width < 8 else 1  # a thin line without steps
+    picture, draw = _canvas(shape, size)
+    whole, corners = max(size, round(width * size)), _points(points, shape, size)
+    draw.line(corners, fill=255, width=whole, joint="curve")
+    if size == 1:
+        for u, v in (corners[0], corners[-1]):  # round ends
+            draw.circle((u, v), whole / 2, fill=255)
+    drawn = np.asarray(picture.reduce(size), dtype=np.float32).T / 255
+    return _broad(np.ascontiguousarray(drawn), width / 5) * min(1.0, width)
 
 
 def _polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -355,21 +407,34 @@ def _eight_bits(grey: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _random_line(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    """A lead or a tube: from anywhere, along a smooth way."""
     start, turn = rng.uniform(0, 1, 2), rng.uniform(0, 2 * np.pi)
-    turns = turn + np.cumsum(rng.normal(0, 0.35, 12))
-    steps = np.stack([np.cos(turns), np.sin(turns)], axis=1) * rng.uniform(0.03, 0.08)
+    turns = turn + np.cumsum(np.cumsum(rng.normal(0, 0.02, 40)))
+    steps = np.stack([np.cos(turns), np.sin(turns)], axis=1) * rng.uniform(0.008, 0.025)
     return start + np.cumsum(steps, axis=0), rng.uniform(1, 5), rng.uniform(0.1, 1.0)
 
 
+def _random_box(rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
+    """A pacemaker, an electrode or a clip: a short, broad, dense rod."""
+    middle, turn = rng.uniform(0.15, 0.85, 2), rng.uniform(0, np.pi)
+    half = rng.uniform(0.003, 0.03) * np.array([np.cos(turn), np.sin(turn)])
+    return np.stack([middle - half, middle + half]), rng.uniform(4, 40), rng.uniform(0.5, 3.0)
+
+
 def _random_arm(rng: np.random.Generator) -> tuple[np.ndarray, float, float, float]:
-    start = np.array([rng.uniform(0.1, 0.9), rng.uniform(-0.1, 0.2)])
-    end = np.array([rng.uniform(-0.1, 1.1), rng.uniform(-0.3, 0.1)])
-    return np.stack([start, end]), rng.uniform(60, 120), rng.uniform(30, 100), rng.uniform(2, 10)
+    """A raised arm in the lateral: from the shoulder up, and to the front."""
+    shoulder = np.array([rng.uniform(0.3, 0.75), rng.uniform(0.0, 0.2)])
+    elbow = shoulder + rng.uniform((-0.7, -0.5), (0.15, -0.05))
+    return np.stack([shoulder, elbow]), rng.uniform(60, 120), rng.uniform(70, 170), rng.uniform(5, 25)
 
 
 def _random_mark(rng: np.random.Generator) -> tuple[str, float, float, float, float]:
+    """A word, most often near an edge."""
     text = str(rng.choice(["L", "R", "PA", "LAT", "ERECT", "12:45", "PORTABLE", "I", "O"]))
-    return text, rng.uniform(0.02, 0.9), rng.uniform(0.02, 0.9), rng.uniform(0.025, 0.08), rng.choice([0.0, 1.0, 1.0])
+    place = rng.uniform(0.02, 0.9, 2)
+    if rng.random() < 0.7:
+        place[rng.integers(2)] = rng.choice([rng.uniform(0.01, 0.12), rng.uniform(0.82, 0.93)])
+    return text, *place, rng.uniform(0.02, 0.07), rng.choice([0.0, 1.0, 1.0])
 
 
 def _random_collimation(rng: np.random.Generator) -> np.ndarray:

@@ -25,7 +25,8 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
 
     Args:
         hu: ``(S, S, S)`` in HU, the chest frame's cube.
-        radiographs: ``(2, U, V)`` PA and left lateral on the chest frame's detector, any grey scale, bright is dense.
+        radiographs: ``(2, U, V)`` PA and left lateral on the chest frame's detector, any grey scale, bright is dense;
+            NaN where a film shows nothing: only what it shows is compared.
 
     Returns:
         for ``pa`` and ``lateral`` a dictionary of ``correlation`` (Pearson's r of the grey levels),
@@ -41,10 +42,13 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
         raise ValueError(f"radiographs must be (2, U, U), got {measured.shape}")
     volume = torch.as_tensor(np.asarray(hu), dtype=torch.float32)
     projected = simulate_radiographs(volume, pixels=volume.shape[-1]).numpy()
+    measured = np.asarray(radiograph_to_unit(measured))
+    shown = ~np.isnan(measured)
     if measured.shape != projected.shape:
-        measured = resize(measured, projected.shape, order=1, anti_aliasing=True)
-    pairs = zip(VIEWS, np.asarray(radiograph_to_unit(projected)), np.asarray(radiograph_to_unit(measured)), strict=True)
-    views = {name: _compare(match_histograms(again, given), given) for name, again, given in pairs}
+        measured = resize(np.where(shown, measured, 0), projected.shape, order=1, anti_aliasing=True)
+        shown = resize(shown.astype(np.float32), projected.shape, order=1, anti_aliasing=True) > 0.999
+    pairs = zip(VIEWS, np.asarray(radiograph_to_unit(projected)), measured, shown, strict=True)
+    views = {name: _compare(again, given, where) for name, again, given, where in pairs}
     correlations = [view[name] for view in views.values() for name in ("correlation", "gradient_correlation")]
     return {**views, "score": float(np.mean(correlations))}
 
@@ -60,9 +64,13 @@ def projection_geometry() -> dict[str, float | str]:
     }
 
 
-def _compare(projected: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    body = (projected > BODY_UNIT) | (measured > BODY_UNIT)
-    gradients = zip(np.gradient(projected), np.gradient(measured), strict=True)
+def _compare(projected: np.ndarray, measured: np.ndarray, shown: np.ndarray) -> dict[str, float]:
+    matched = np.full_like(projected, np.nan)
+    matched[shown] = match_histograms(projected[shown], measured[shown])
+    projected, measured = matched, np.where(shown, measured, np.nan)
+    gradients = list(zip(np.gradient(projected), np.gradient(measured), strict=True))
+    body = np.isfinite([pair[0] + pair[1] for pair in gradients]).all(axis=0)
+    body &= (projected > BODY_UNIT) | (measured > BODY_UNIT)
     return {
         "correlation": _correlation(projected[body], measured[body]),
         "gradient_correlation": float(np.mean([_correlation(a[body], b[body]) for a, b in gradients])),

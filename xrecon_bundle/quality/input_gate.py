@@ -22,7 +22,7 @@ from skimage.transform import resize
 
 from .. import frame
 from ..io.radiograph_files import VIEWS, View
-from ..placement.radiographs import resample_to_detector
+from ..placement.resample import resample_to_detector
 
 AVERAGE_CHEST = Path(__file__).with_name("average_chest.png")
 PIXELS = 24

@@ -3,6 +3,7 @@
 from .augment import RandScanRanged, RandTissueDensityd
 from .case_preprocessing import CasePreprocessingd
 from .ct import StandardizeChestCTd
+from .films import RandFilmd, RandPlaceFilmd, SimulateMaterialsd
 from .intensity import HUToUnitd, UnitToHUd
 from .load_case import LoadCased
 from .place_in_patient import PlaceInPatientd
@@ -20,12 +21,15 @@ __all__ = [
     "PTXSegd",
     "PlaceInPatientd",
     "RadiographToUnitd",
+    "RandFilmd",
     "RandInsertPneumothoraxd",
+    "RandPlaceFilmd",
     "RandPseudoPatientd",
     "RandScanRanged",
     "RandSimulateRadiographsd",
     "RandSynthesizeThoraxd",
     "RandTissueDensityd",
+    "SimulateMaterialsd",
     "SimulateRadiographsd",
     "StandardizeChestCTd",
     "UnitToHUd",

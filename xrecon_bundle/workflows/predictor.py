@@ -18,7 +18,7 @@ from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..networks.weights import load_generator
-from ..placement.radiographs import PlacedPair, place_pair
+from ..placement.radiographs import PlacedPair, fill_unknown, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
 
@@ -134,7 +134,7 @@ def describe(
     hu: np.ndarray, affine: np.ndarray, placed: PlacedPair, quality: InputQuality, origin: dict[str, Any]
 ) -> dict[str, Any]:
     """The report of a reconstruction ``(S, S, S)``: where it stands, how well it explains its radiographs, warnings."""
-    consistency = reprojection_consistency(hu, fill_unknown(placed.image))
+    consistency = reprojection_consistency(hu, placed.image)
     warnings = [*placed.warnings, *quality.refusals, *quality.warnings]
     if consistency["score"] < LOW_SCORE:
         warnings.append(f"the volume explains its radiographs poorly (consistency {consistency['score']:.2f})")
@@ -169,11 +169,3 @@ def origin(
 def weights_record(path: str | Path | None) -> dict[str, str] | None:
     """How a report names the weights: file and SHA-256; None: of a network that comes from no file."""
     return None if path is None else {"file": str(path), "sha256": file_sha256(path)}
-
-
-def fill_unknown(image: torch.Tensor) -> torch.Tensor:
-    """The radiographs with what a film does not show as dark as its darkest pixel."""
-    unknown = torch.isnan(image)
-    if not unknown.any():
-        return image
-    return torch.where(unknown, torch.where(unknown, torch.inf, image).amin((-2, -1), keepdim=True), image)

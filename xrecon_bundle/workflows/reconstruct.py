@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
+from ..report.placement import write_placement_picture
 from .predictor import Predictor, Reconstruction
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -59,6 +60,7 @@ def reconstruct_files(
     model: str | Path,
     spatial_size: int | None = None,
     output_format: Format = "nifti",
+    picture: str | Path | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
     """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
@@ -71,6 +73,7 @@ def reconstruct_files(
         model: weights, and so on as in :class:`.predictor.Predictor`.
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         output_format: ``nifti`` or ``dicom``.
+        picture: PNG to write of both views as they were placed.
         loading: as in :class:`.predictor.Predictor`.
 
     Returns:
@@ -88,7 +91,11 @@ def reconstruct_files(
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
+    if picture is not None:
+        check_writable(picture, sources=(pa, lateral, output))
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
+    if picture is not None:
+        write_placement_picture(picture, result.radiographs, result.report["placement"])
     write_reconstruction(result, output, output_format)
     return result.report
 

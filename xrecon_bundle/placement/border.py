@@ -1,0 +1,45 @@
+"""The collimation border of a radiograph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# A border: rows of one grey (within this share of the image's contrast) that end in a step (of that share).
+BORDER_TOLERANCE = 0.03
+BORDER_STEP = 0.1
+
+
+def exposed_rectangle(grey: np.ndarray) -> tuple[slice, slice]:
+    """The part of ``grey`` ``(U, V)`` inside the collimation border, or all of it.
+
+    A border is a band along an edge, all of one grey (black where a shutter was drawn, white where the detector was not
+    exposed), that ends in a step over at least half its length. Air beside a body is no border: it ends in an outline.
+    """
+    contrast = float(np.ptp(np.percentile(grey, (1, 99))))
+    bands = [[_uniform_rows(rows, contrast) for rows in (image, image[::-1])] for image in (grey, grey.T)]
+    inside = tuple(slice(first, size - last) for (first, last), size in zip(bands, grey.shape, strict=True))
+    kept = []
+    for axis, image in enumerate((grey, grey.T)):
+        across = image[:, inside[1 - axis]]
+        size = len(image)
+        first, last = (
+            width if _ends_in_step(rows, width, contrast) else 0
+            for rows, width in zip((across, across[::-1]), bands[axis], strict=True)
+        )
+        kept.append(slice(first, size - last))
+    return kept[0], kept[1]
+
+
+def _uniform_rows(rows: np.ndarray, contrast: float) -> int:
+    """How many leading rows have one and the same grey; a few bright pixels, as of a letter, do not count."""
+    low, high = np.percentile(rows, (5, 95), axis=1)
+    level = np.median(rows[0])
+    uniform = (low >= level - BORDER_TOLERANCE * contrast) & (high <= level + BORDER_TOLERANCE * contrast)
+    return int(np.argmin(uniform)) if not uniform.all() else 0
+
+
+def _ends_in_step(rows: np.ndarray, width: int, contrast: float) -> bool:
+    if width == 0:
+        return False
+    beyond = rows[min(width + max(2, len(rows) // 100), len(rows) - 1)]
+    return bool(np.mean(np.abs(beyond - np.median(rows[0])) > BORDER_STEP * contrast) >= 0.5)
