@@ -9,6 +9,7 @@ compute a block of the volume. The result is the up-sampled coarse volume plus a
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, cast
 
 import torch
@@ -70,9 +71,9 @@ class FineGenerator(nn.Module):
         spatial_size: int = 224,
         *,
         coarse_size: int = 64,
-        middle_channels: int = 48,
-        fine_channels: int = 24,
-        image_channels: tuple[int, ...] = (16, 32, 64, 96, 128),
+        middle_channels: int = 32,
+        fine_channels: int = 16,
+        image_channels: tuple[int, ...] = (16, 32, 48, 64, 96),
     ) -> None:
         super().__init__()
         if spatial_size < 32 or spatial_size % 32:
@@ -111,18 +112,18 @@ class FineGenerator(nn.Module):
         """
         size = self.spatial_size
         coarse, features = self._coarse(image)
-        coarse_labels = self.coarse_labels(features)
+        coarse_labels = _pointwise(self.coarse_labels, features)
         images = [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image), strict=True)]
-        joined = self.to_middle(torch.cat([features, coarse.to(features.dtype)], dim=1))
+        joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
         known = torch.cat([coarse, coarse_labels.to(coarse.dtype)], dim=1)
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
         middle = self._middle(joined, [of_view[1] for of_view in images], first, extent)
-        fine = [layer(of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
+        fine = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
         slab = extent[0] if start is not None else SLAB
         parts = []
         for x in range(0, extent[0], slab):
             # The slab at half size has one voxel more at either end, which the up-sampling needs.
-            here = self.to_fine(middle[:, :, x // 2 : (x + slab) // 2 + 2])
+            here = _pointwise(self.to_fine, middle[:, :, x // 2 : (x + slab) // 2 + 2])
             here = F.interpolate(here, scale_factor=2.0, mode="trilinear", align_corners=False)
             here = here[:, :, 2:-2, 2:-2, 2:-2]
             place = (first[0] + x, first[1], first[2])
@@ -159,7 +160,7 @@ class FineGenerator(nn.Module):
         ]
         x = upsample(joined, at, half)
         for view, (layer, of_view) in enumerate(zip(self.image_to_middle, images, strict=True)):
-            x = x + lift(layer(of_view), view, at, half)
+            x = x + lift(_pointwise(layer, of_view), view, at, half)
         for axis, index in enumerate(at):
             share = ((index + 0.5) * 2 / half - 1)[:, None].to(x.dtype) * self.place.weight[:, axis].to(x.dtype)
             x = x + share.T.reshape(1, len(share.T), *(-1 if other == axis else 1 for other in range(3)))
@@ -177,13 +178,15 @@ class FineGenerator(nn.Module):
     ) -> Tensor:
         """Volume, log-variance and label logits ``(B, 7, x, y, z)`` of a block."""
         at = [torch.arange(first, first + n, device=x.device) for first, n in zip(start, extent, strict=True)]
-        for view, of_view in enumerate(images):
-            x = x + lift(of_view, view, at, self.spatial_size).to(x.dtype)
-        x = F.leaky_relu(x.contiguous(memory_format=torch.channels_last_3d), 0.1)
-        x = F.leaky_relu(self.fine[0](x), 0.1)
-        x = x + self.fine[2](F.leaky_relu(self.fine[1](x), 0.1))
-        rendered = self.head(F.leaky_relu(x, 0.1)).float()
-        base = upsample(known.float(), at, self.spatial_size)
+        with torch.autocast(x.device.type, enabled=False):  # nothing to gain: reordering would cost more
+            x = x.float()
+            for view, of_view in enumerate(images):
+                x = x + lift(of_view, view, at, self.spatial_size)
+            x = F.leaky_relu(x, 0.1)
+            x = F.leaky_relu(_pointwise(self.fine[0], x), 0.1)
+            x = x + _pointwise(self.fine[2], F.leaky_relu(_pointwise(self.fine[1], x), 0.1))
+            rendered = _pointwise(self.head, F.leaky_relu(x, 0.1))
+            base = upsample(known.float(), at, self.spatial_size)
         volume, log_variance, labels = rendered.split([1, 1, LABELS], dim=1)
         return torch.cat([volume + base[:, :1], log_variance, labels + base[:, 1:]], dim=1)
 
@@ -200,12 +203,9 @@ class ImageEncoder(nn.Module):
         self.stem = nn.Conv2d(2, channels[0], 5, padding=2)
         self.first = nn.ModuleList(Residual(n) for n in channels)
         self.down = nn.ModuleList(
-            nn.Conv2d(finer, coarser, 3, stride=2, padding=1)
-            for finer, coarser in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(finer, coarser, 3, stride=2, padding=1) for finer, coarser in itertools.pairwise(channels)
         )
-        self.up = nn.ModuleList(
-            nn.Conv2d(coarser, finer, 1) for finer, coarser in zip(channels, channels[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.Conv2d(coarser, finer, 1) for finer, coarser in itertools.pairwise(channels))
         self.second = nn.ModuleList(Residual(n) for n in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -238,6 +238,11 @@ class Residual(nn.Module):
         for norm, conv in zip(self.norms, self.convs, strict=True):
             y = conv(F.relu(norm(y)))
         return x + y
+
+
+def _pointwise(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """A 1x1 convolution as the matrix product that it is: few channels, many voxels, no reordering."""
+    return (layer.weight.flatten(1) @ x.flatten(2) + layer.bias[:, None]).unflatten(2, x.shape[2:])
 
 
 def lift(feature: Tensor, view: int, at: list[Tensor], size: int) -> Tensor:
