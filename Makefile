@@ -2,12 +2,13 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo zoo-test label-test deploy-test dicomweb-test clean help
+.PHONY: demo test test-slow test-extras coverage house lint format bench ablation docs weights zoo hugging-face zoo-test label-test deploy-test dicomweb-test browser-test clean help
 
 help:
 	@echo "make demo       the main job on open data, ends with demo/report.html"
 	@echo "make test       lint and the whole test suite"
 	@echo "make test-slow  the minutes-long tests"
+	@echo "make browser-test  the pages in Chromium (Debian: apt-get install chromium); pictures in build/browser-test/"
 	@echo "make test-extras  the whole suite with every optional package; a skipped test fails"
 	@echo "make coverage   the suite, and the share of lines that it runs"
 	@echo "make house      the rooms of the package, what imports what"
@@ -17,6 +18,7 @@ help:
 	@echo "make docs       the API reference from the docstrings, in dist/docs/"
 	@echo "make weights    the weights in models/ from nothing; hours"
 	@echo "make zoo        the bundle as one archive for the MONAI Model Zoo, in dist/"
+	@echo "make hugging-face  the bundle as a Hugging Face repository with its model card, in dist/"
 	@echo "make zoo-test   that archive without this repository;  make label-test, deploy-test  MONAI Label, MONAI Deploy"
 	@echo "make dicomweb-test  xrecon dicomweb against a real Orthanc on 127.0.0.1 (Debian: orthanc orthanc-dicomweb)"
 
@@ -38,18 +40,22 @@ format: .venv/.ready
 	$(PY) -m ruff format .
 
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not browser"
 
 test-slow: .venv/.ready
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest -q -m "slow and not browser"
+
+browser-test: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check playwright==1.65.2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m browser --no-skips tests/browser
 
 test-extras: .venv/.ready
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt ".[cluster,dicom,dicomweb,mlflow,onnx,sam]"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-skips
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-skips -m "not browser"
 
 coverage: .venv/.ready
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" --cov=xrecon_bundle --cov-report=term
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not browser" --cov=xrecon_bundle --cov-report=term
 
 house: .venv/.ready
 	$(PY) scripts/house.py
@@ -73,6 +79,9 @@ weights: .venv/.ready
 
 zoo: .venv/.ready
 	$(PY) scripts/zoo.py
+
+hugging-face: .venv/.ready
+	$(PY) scripts/hugging_face.py
 
 zoo-test: .venv/.ready
 	$(PY) scripts/zoo_test.py

@@ -71,4 +71,4 @@ class CTWriterOperator(Operator):
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Write everything into the folder."""
         write_reconstruction(op_input.receive("pred"), self.folder / "ct", "dicom")
-        segment_file(self.folder / "ct", self.folder / "pneumothorax.dcm", output_format="dicom")
+        segment_file(self.folder / "ct", self.folder / "pneumothorax.dcm", output_format="dicom", view=False)

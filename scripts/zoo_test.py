@@ -1,8 +1,8 @@
 """`make zoo-test`: the archive of `make zoo` in a fresh virtual environment that knows nothing of this repository.
 
 The environment gets MONAI and the packages that metadata.json lists, no more. Inference and training then run from the
-bundle's folder and from elsewhere, and the zoo's verification commands from the bundle's folder. What is written stays
-in build/zoo-test.
+bundle's folder and from elsewhere, and the zoo's verification commands from the bundle's folder; then the unit test for
+the zoo in the zoo's own layout. What is written stays in build/zoo-test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
-from zoo import ROOT
+from zoo import NAME, ROOT
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import write_case
@@ -25,6 +25,7 @@ WORK = ROOT / "build" / "zoo-test"
 CENTRE = (5.0, -170.0, -200.0)
 SPLITS = {"first": "train", "second": "validation"}
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+SCHEMA = ("jsonschema==4.26.0",)
 ONNX = ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0")
 DIFFERENCES = """
 import json, sys, onnxruntime, torch
@@ -66,7 +67,10 @@ def main() -> None:
         load_generator(output / "models" / "model.pt", SIZE)
         print("\n".join(line for line in log.splitlines() if " 1/1: " in line))
 
+    run(python, *PIP, *SCHEMA, cwd=WORK)
+    schema = shutil.copy(ROOT / "tests" / "metadata_schema.json", WORK / "schema.json")  # else it is downloaded
     config = ("--config_file", "configs/inference.yaml")
+    run(*monai, "verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", schema, cwd=bundle)
     run(*monai, "verify_net_in_out", "network_def", "--meta_file", "configs/metadata.json", *config, cwd=bundle)
     run(*monai, "ckpt_export", "network_def", "--filepath", "models/model.ts", *config, cwd=bundle)
     run(python, *PIP, *ONNX, cwd=WORK)
@@ -75,6 +79,13 @@ def main() -> None:
     differences = json.loads(run(python, "-c", DIFFERENCES, SIZE, cwd=bundle).splitlines()[-1])
     print(f"  greatest difference from the eager network in network units: {differences}")
     assert max(differences.values()) <= 1e-5
+    zoo = WORK / "zoo"
+    unit_test = Path("ci") / "unit_tests" / f"test_{NAME}.py"
+    shutil.copytree(bundle, zoo / "models" / NAME)
+    (zoo / unit_test).parent.mkdir(parents=True)
+    shutil.copy(ROOT / unit_test, zoo / unit_test)
+    log = run(python, unit_test, cwd=zoo)
+    print("\n".join(log.splitlines()[-3:]))
     print("zoo-test: all passed")
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import gzip
 import json
+import re
 import sys
+import zlib
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import reader_study
 from reader_analysis import SHEET_COLUMNS, Page, Sheet, analyse_sheets, read_key, read_sheet, write_key, write_table
 
-from xrecon_bundle.files import InputError
+from xrecon_bundle.datasets.cases import write_case
+from xrecon_bundle.files import InputError, write_nifti
+from xrecon_bundle.frame import cube_affine
 
 KEY = [
     Page("page-001", "a", ("true",), "right"),
@@ -208,3 +216,149 @@ def test_kappa_of_simulated_readers_is_found_again() -> None:
         held["same"].append(same.low <= large["same_answer"]["all"].value <= same.high)
     assert np.mean(held["kappa"]) >= 0.85
     assert np.mean(held["same"]) >= 0.85
+
+
+EDGE = 32
+TRUTHS = {"anna": ("left", 4), "berta": ("none", 0), "carla": ("both", 0)}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients, noisy true CTs and smooth reconstructions that stand elsewhere; and the study made of them."""
+    folder = tmp_path_factory.mktemp("reader_study")
+    generator = np.random.default_rng(0)
+    for name, (side, _) in TRUTHS.items():
+        hu = generator.normal(-200, 900, (EDGE,) * 3)
+        labels = np.ones((EDGE,) * 3, np.uint8)
+        labels[EDGE // 2 :] = 2
+        for half, (has, label) in enumerate((("right", 3), ("left", 4))):
+            if side in (has, "both"):
+                labels[half * EDGE // 2 :][: EDGE // 4] = label
+        write_case(folder / "data" / name, hu, cube_affine(EDGE, (5, -170, -200)), labels)
+        (folder / "made" / name).mkdir(parents=True)
+        smooth = ndimage.gaussian_filter(hu, 3).astype(np.float64)
+        write_nifti(folder / "made" / name / "ct.nii.gz", smooth, cube_affine(EDGE))
+    _make(folder, "study", seed=1)
+    return folder
+
+
+def _make(folder: Path, output: str, **options: object) -> None:
+    reader_study.make(str(folder / "data"), str(folder / "made"), str(folder / output), readers=2, **options)
+
+
+def _pages(study: Path) -> dict[str, str]:
+    return {path.stem: path.read_text() for path in sorted((study / "study/for_readers/pages").glob("page-*.html"))}
+
+
+def _volume(text: str) -> bytes:
+    """The NIfTI in a page: of all runs of base64, the one that is a gzip file."""
+    for run in re.findall(r"H4sI[A-Za-z0-9+/=]{1000,}", text):
+        return gzip.decompress(base64.b64decode(run))
+    raise AssertionError("no volume in the page")
+
+
+def test_each_volume_has_one_page_and_the_key_says_which(study: Path) -> None:
+    key = read_key(study / "study" / "key" / "key.csv")
+    volumes = {name: nibabel.Nifti1Image.from_bytes(_volume(text)) for name, text in _pages(study).items()}
+    single = [page for page in key.values() if len(page.shows) == 1]
+    assert sorted((page.case, *page.shows) for page in single) == sorted(
+        (case, source) for case in TRUTHS for source in ("true", "reconstructed")
+    )
+    for page in single:
+        place = {"true": "data", "reconstructed": "made"}[page.shows[0]]
+        expected = nibabel.load(study / place / page.case / "ct.nii.gz").get_fdata().clip(-1024, 1476)
+        assert np.abs(volumes[page.page].get_fdata() - expected).max() < 0.501
+    assert {page.case: page.pneumothorax for page in key.values()} == {name: one[0] for name, one in TRUTHS.items()}
+    pairs = [page for page in key.values() if len(page.shows) == 2]
+    assert sorted(page.case for page in pairs) == sorted(TRUTHS)
+    for pair in pairs:
+        text = (study / "study/for_readers/pages" / f"{pair.page}.html").read_text()
+        shown = re.findall(r'src="(page-[0-9]+)\.html"', text)
+        assert [(key[page].case, key[page].shows[0]) for page in shown] == [(pair.case, one) for one in pair.shows]
+
+
+def test_nothing_but_the_volume_tells_a_page_from_another(study: Path) -> None:
+    pages = _pages(study)
+    rest, headers = set(), set()
+    for name, text in pages.items():
+        shown, _, filler = text.rpartition("<!--")
+        assert re.fullmatch(r"[A-Za-z0-9+/=]*-->\n", filler)
+        rest.add(re.sub(r"[A-Za-z0-9+/=]{1000,}", "", shown).replace(name, ""))
+        headers.add(_volume(text)[:352])
+    assert len(rest) == len(headers) == 1
+    files = [path for path in (study / "study/for_readers").rglob("*")]
+    assert len({path.stat().st_mtime for path in files}) == 1
+    sizes = [len(text.encode()) for text in pages.values()]
+    assert max(sizes) == min(sizes)
+    compressed = [len(zlib.compress(text.encode())) for text in pages.values()]
+    assert max(compressed) < 1.01 * min(compressed)
+
+
+def test_the_readers_folder_names_no_patient_and_no_source(study: Path) -> None:
+    for path in (study / "study/for_readers").rglob("*"):
+        text = re.sub(r"[A-Za-z0-9+/=]{1000,}", "", path.read_text()) if path.is_file() else ""
+        for word in (*TRUTHS, str(study), "reconstructed"):
+            assert word not in path.name
+            assert word not in text, f"{path.name} names {word}"
+
+
+def test_each_reader_has_an_order_of_their_own(study: Path) -> None:
+    orders = []
+    for path in sorted((study / "study/for_readers").glob("reader-*.csv")):
+        with open(path, newline="") as file:
+            orders.append([row["page"] for row in csv.DictReader(file)])
+    assert len(orders) == 2
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(read_key(study / "study/key/key.csv"))
+    assert all(order[-3:] == [page for page in order if page.startswith("pair")] for order in orders)
+
+
+def test_the_same_seed_draws_the_same_lots(study: Path) -> None:
+    _make(study, "again", seed=1)
+    _make(study, "other", seed=2, pairs=False)
+    files = [path.relative_to(study / "study") for path in (study / "study").rglob("*") if path.is_file()]
+    for path in files:
+        assert (study / "again" / path).read_bytes() == (study / "study" / path).read_bytes(), path
+    assert (study / "other/key/key.csv").read_text() != (study / "study/key/key.csv").read_text()
+    assert not list((study / "other").rglob("pair*"))
+
+
+def test_a_study_from_its_pages_to_its_analysis(study: Path, tmp_path: Path) -> None:
+    """A reader who sees every pneumothorax in the true volumes and none in the others, and prefers the true."""
+    key = read_key(study / "study/key/key.csv")
+    sheets = []
+    for number in (1, 2):
+        with open(study / f"study/for_readers/reader-{number}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            page = key[row["page"]]
+            if len(page.shows) == 2:
+                row["preferred"] = "AB"[page.shows.index("true")]
+            else:
+                seen = page.shows[0] == "true"
+                row |= {"pneumothorax": page.pneumothorax if seen else "none", "quality": "5" if seen else "2"}
+        sheets.append(tmp_path / f"filled-{number}.csv")
+        write_table(sheets[-1], list(rows[0]), [list(row.values()) for row in rows])
+    files = [str(study / "study/key/key.csv"), *map(str, sheets)]
+    reader_study.main(["analyse", *files, "--output_dir", str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert [result[source]["sensitivity"]["all"]["value"] for source in ("true", "reconstructed")] == [1, 0]
+    assert [result[source]["specificity"]["all"]["value"] for source in ("true", "reconstructed")] == [1, 1]
+    assert result["difference"]["quality"]["value"] == -3
+    assert result["preference"]["all"]["value"] == 0
+    assert result["true"]["kappa"]["value"] == 1
+
+
+def test_a_study_that_cannot_be_made_is_one_line(study: Path, tmp_path: Path) -> None:
+    write_nifti(tmp_path / "anna" / "ct.nii.gz", np.zeros((16,) * 3, np.int16), cube_affine(16))
+    for arguments, message in (
+        (("data", str(study / "made"), str(study / "study")), "exists already"),
+        (("data", str(tmp_path), str(tmp_path / "out")), "voxels"),
+        (("data", str(tmp_path / "no"), str(tmp_path / "out")), "no reconstruction of anna"),
+        (("made", str(study / "made"), str(tmp_path / "out")), "no case in this folder"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            reader_study.main(
+                ["make", str(study / arguments[0]), "--reconstructed", arguments[1], "--output_dir", arguments[2]]
+            )
+    assert not (tmp_path / "out").exists()

@@ -36,10 +36,12 @@ def reconstruct(
     picture: str | None = None,
     accept_any_view: bool = False,
     style: str | None = None,
+    view: bool = True,
 ) -> None:
     """Reconstruct a CT volume from two X-ray files. No CT is needed.
 
-    Beside the volume a JSON file says how well it explains the X-rays (consistency), and what it was made from.
+    Beside the volume a JSON file says how well it explains the X-rays (consistency), and what it was made from; a page
+    shows it.
 
     Args:
         pa: posteroanterior chest X-ray: PNG, JPEG, NIfTI or DICOM.
@@ -56,6 +58,7 @@ def reconstruct(
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
+        view: also write a page to look at the CT, under its name with .html (docs/viewer.md); false leaves it out.
     """
     from .workflows.reconstruct import reconstruct_files
 
@@ -73,6 +76,7 @@ def reconstruct(
         keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
+        view=view,
     )
     for warning in report["warnings"]:
         print(f"xrecon: warning: {warning}", file=sys.stderr)
@@ -261,6 +265,7 @@ def segment(
     format: str = "nifti",
     series: str | None = None,
     explain: bool = False,
+    view: bool = True,
 ) -> None:
     """Segment lungs and pneumothorax in a CT; writes the label map and its statistics.
 
@@ -273,16 +278,45 @@ def segment(
         format: nifti or dicom; dicom needs a CT in DICOM.
         series: SeriesInstanceUID, where a DICOM folder holds several.
         explain: say of each pocket of air why it counts as a pneumothorax or not.
+        view: also write a page to look at, under the label map's name with .html; false leaves it out.
     """
     from .workflows.segment import in_words, segment_file
 
     statistics = segment_file(
-        ct, output, segmenter=segmenter, weights=weights, output_format=format, explain=explain, series=series
+        ct,
+        output,
+        segmenter=segmenter,
+        weights=weights,
+        output_format=format,
+        explain=explain,
+        series=series,
+        view=view,
     )
     _tell(statistics)
     for line in in_words(statistics["pockets"]) if explain else []:
         print(f"xrecon: {line}", file=sys.stderr)
     print(to_json(statistics))
+
+
+def view(
+    volume: str,
+    labels: str | None = None,
+    output: str | None = None,
+    deviation: str | None = None,
+    series: str | None = None,
+) -> None:
+    """Write one HTML page that shows a CT in three planes and rendered. It needs no network.
+
+    Args:
+        volume: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
+        labels: label map of the CT, NIfTI, shown over it.
+        output: page to write (.html); by default beside the CT under its name.
+        deviation: standard deviation in HU, NIfTI on the CT's grid, shown over it.
+        series: SeriesInstanceUID, where a DICOM folder holds several.
+    """
+    from .workflows.view import view_file
+
+    print(f"wrote {view_file(volume, labels, output, deviation_path=deviation, series=series)}")
 
 
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
@@ -342,6 +376,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "evaluate": evaluate,
     "segment": segment,
+    "view": view,
     "convert-published": convert_published,
     "export": export,
 }
@@ -349,8 +384,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 TEXTS = (
     *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
     *("cluster", "series", "patient_pattern", "style", "segmenter", "weights", "format", "folder"),
-    *("server", "study", "patient"),
+    *("server", "study", "patient", "volume", "labels", "deviation"),
 )
+SWITCHES = ("view",)  # on unless said otherwise, so that Fire must read "false" as a truth value
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 
 
@@ -374,7 +410,13 @@ def _chosen(function: Callable[..., None], calls: list[Callable[[], None]]) -> C
     def choose(*args, **kwargs) -> None:
         calls.append(functools.partial(function, *args, **kwargs))
 
-    return decorators.SetParseFn(str, *TEXTS)(choose)
+    return decorators.SetParseFn(_switch, *SWITCHES)(decorators.SetParseFn(str, *TEXTS)(choose))
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise InputError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
 
 
 if __name__ == "__main__":

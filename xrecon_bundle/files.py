@@ -64,14 +64,18 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
                 continue
             if os.path.isdir(path):
                 (links if entry.is_symlink() else places).append(path)
-            elif os.path.isfile(path):
-                if os.access(path, os.R_OK):
-                    found.append(path)
-                else:
-                    problems[path] = "the file cannot be read (no permission)"
+            elif problem := _unreadable(entry):
+                problems[path] = problem
             else:
-                problems[path] = "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+                found.append(path)
     return sorted(found), problems
+
+
+def _unreadable(entry: os.DirEntry) -> str | None:
+    """Why an entry that is no folder cannot be read as a file, if so."""
+    if not os.path.isfile(entry.path):  # entry.is_file() fails on links that go in a circle
+        return "a link to nothing" if entry.is_symlink() else "neither a file nor a folder"
+    return None if os.access(entry.path, os.R_OK) else "the file cannot be read (no permission)"
 
 
 def check_writable(path: str | os.PathLike, folder: bool = False, sources: Iterable[str | os.PathLike] = ()) -> None:
@@ -146,8 +150,13 @@ def to_json(content: Any) -> str:
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as :func:`to_json`, atomically."""
+    write_text(path, to_json(content) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write ``text`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(to_json(content) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:

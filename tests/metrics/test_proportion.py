@@ -108,6 +108,9 @@ def test_nothing_read_is_not_known():
     assert np.isnan(proportion(0, 0).value)
     assert np.isnan(clustered_proportion([], []).value)
     assert np.isnan(paired_difference([], [], []).value)
+    assert np.isnan(
+        bootstrap_cases(lambda drawn: 1.0 if (drawn == [0, 1, 2, 3, 4]).all() else np.nan, 5, resamples=3).low
+    )
     assert np.isnan(bootstrap_cases(lambda drawn: 1.0, 1).low)
 
 

@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from xrecon_bundle import frame
 from xrecon_bundle.files import InputError
 from xrecon_bundle.io.radiograph_files import VIEWS, view_affine, write_radiograph_nifti, write_radiograph_png
-from xrecon_bundle.placement.border import exposed_rectangle
+from xrecon_bundle.placement.border import exposed_rectangle, white_margin
 from xrecon_bundle.placement.radiographs import load_radiograph, load_radiograph_pair, place_pair
 from xrecon_bundle.placement.resample import resample_to_detector
 
@@ -431,3 +431,16 @@ def test_another_view_is_refused_unless_told_otherwise(view, write, message, tmp
 def test_what_vendors_write_is_understood(view, tags, tmp_path):
     write_dicom(tmp_path / "file.dcm", IMAGE, **tags)
     assert load_radiograph(tmp_path / "file.dcm", view, 64).shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize("degrees", [0, 12, 45, 80])
+def test_a_white_plate_at_the_edge_is_no_tissue_at_any_tilt(degrees):
+    u, v = np.meshgrid(np.arange(300.0), np.arange(260.0), indexing="ij")
+    image = body((300, 260))
+    angle = np.radians(degrees)
+    plate = (u - 300) * np.cos(angle) + (v - 130) * np.sin(angle) > -20
+    found = white_margin(np.where(plate, 1400, image).astype(np.float32))
+    assert found[plate].mean() > 0.99
+    assert found[~plate].mean() < 0.02
+    burnt_out = np.clip(image + 500 * u / 300, 0, 1100)  # tissue that gradually becomes white
+    assert not white_margin(burnt_out.astype(np.float32)).any()

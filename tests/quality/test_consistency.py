@@ -101,3 +101,15 @@ def test_an_empty_volume_explains_nothing(chests) -> None:
 def test_what_is_no_pair_is_an_error(shape) -> None:
     with pytest.raises(ValueError, match="radiographs must be"):
         reprojection_consistency(np.zeros((8, 8, 8)), np.zeros(shape))
+
+
+def test_only_what_the_film_shows_is_compared(chests) -> None:
+    hu = chests[0]
+    cropped = radiographs(hu)
+    cropped[0, :, 40:] = 100  # nonsense, if it counted
+    cropped[1, :6] = 100
+    assert reprojection_consistency(hu, cropped)["score"] < 0.9
+    cropped[cropped == 100] = np.nan
+    assert reprojection_consistency(hu, cropped)["score"] > 0.98
+    fine = np.kron(cropped, np.ones((1, 2, 2), np.float32))
+    assert reprojection_consistency(hu, fine)["score"] > 0.97

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import zoom
 from skimage import data as photographs
 from skimage.transform import resize
 
@@ -131,3 +132,43 @@ def test_the_average_chest_hangs_upright_heart_on_the_viewers_right() -> None:
     assert pa[middle + 3 : middle + 12, heart].mean() > pa[middle - 12 : middle - 3, heart].mean() + 0.02
     assert pa[middle, -10:].mean() > pa[middle, :6].mean()  # the abdomen is down
     assert lateral[-20:-12, middle].mean() > lateral[12:20, middle].mean()  # the spine behind, to the viewer's right
+
+
+def whole_body(hu: np.ndarray, scale: float = 0.7) -> np.ndarray:
+    """A thorax small in its picture, of which the body goes on to head and feet, as in a whole-body scan."""
+    small = zoom(hu.astype(np.float32), scale, order=1)
+    before = (SIZE - len(small)) // 2
+    across = (before, SIZE - len(small) - before)
+    wide = np.pad(small, (across, across, (0, 0)), constant_values=-1024)
+    area = np.count_nonzero(wide > -500, axis=(0, 1))
+    whole = np.flatnonzero(area > np.median(area) / 2)
+    return wide[:, :, np.clip(np.arange(SIZE) - before, whole[1], whole[-2])]
+
+
+def without_upper_lobe(hu: np.ndarray) -> np.ndarray:
+    """The right lung's upper half is solid."""
+    solid = (hu < -400) & (hu > -960)
+    solid[SIZE // 2 :] = False
+    solid[:, :, SIZE // 2 :] = False
+    return np.where(solid, 30, hu)
+
+
+@pytest.mark.parametrize("change", [whole_body, without_upper_lobe])
+def test_unusual_anatomy_that_hangs_right_is_not_called_turned_or_exchanged(change, lidc) -> None:
+    ct = nibabel.load(lidc[0])
+    for hu in (standardize_ct(np.asarray(ct.dataobj), ct.affine, SIZE).ct, synthesize_thorax(60_003, SIZE).ct):
+        words = "; ".join(check_radiographs(radiographs(change(hu))).warnings)
+        assert not [fault for fault in ("mirrored", "upside down", "on its side", "like a") if fault in words], words
+
+
+def test_what_a_film_does_not_show_does_not_count(pairs) -> None:
+    for pair in pairs.values():
+        shown = pair.copy()
+        shown[0, :, 52:] = np.nan
+        shown[1, 54:] = np.nan
+        shown[1, :, :8] = np.nan
+        result = check_radiographs(shown)
+        assert result.warnings == []
+        assert result.measures["profile_correlation"] > 0.6
+        shown[1] = np.roll(shown[1], 12, 1)
+        assert check_radiographs(shown).measures["profile_correlation"] < 0.6

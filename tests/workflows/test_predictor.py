@@ -18,8 +18,9 @@ from xrecon_bundle.fingerprint import code_fingerprint
 from xrecon_bundle.frame import cube_affine, radiograph_affine, radiograph_to_unit, unit_to_hu
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator, save_weights
+from xrecon_bundle.placement.radiographs import fill_unknown
 from xrecon_bundle.workflows.bundle import ReportReconstructiond
-from xrecon_bundle.workflows.predictor import Predictor, fill_unknown, gate, predict
+from xrecon_bundle.workflows.predictor import Predictor, gate, predict
 
 SIZE = 64
 CENTRE = (5, -170, -200)

@@ -8,8 +8,9 @@ patient. A pneumothorax is made by the very code that inserts one into a real CT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ def _paint_abdomen(
 ) -> None:
     box = canvas.box((-140, -140, 0), (140, 120, 190))
     points = canvas.at(box)
-    x, y, z = points
+    x, _, z = points
     fine, coarse = (field[box] for field in texture)
     below = organs.below_diaphragm(points, thorax)
     inside = np.maximum(below, wall[box])
@@ -169,14 +170,7 @@ def _paint_abdomen(
     def organ(distance: np.ndarray, hu: float, label: int) -> None:
         canvas.paint(smooth_max(distance, inside + 0.5, 5.0), hu + 3 * coarse, label, box)
 
-    # Bowel fills the front below liver and stomach.
-    for _ in range(9):
-        centre = rng.uniform([-95, -70, 125], [95, -10, 185])
-        loop = ellipsoid(points, centre, rng.uniform(12, 24, 3)) + 2 * fine
-        organ(loop, rng.uniform(20, 50), ThoraxLabel.BOWEL)
-        gas = rng.random() < 0.4
-        content = np.maximum(loop + 3.0, y - centre[1]) if gas else loop + 4.0
-        organ(content, -950.0 if gas else rng.uniform(0, 40), ThoraxLabel.BOWEL)
+    _paint_bowel(points, fine, rng, organ)
     for side, kidney_z in ((-1, 140), (1, 128)):
         kidney = ellipsoid(points, (side * 58, 48, kidney_z + 0.5 * rise), (26, 22, 48))
         organ(kidney, 160.0 if enhanced else 32.0, ThoraxLabel.KIDNEY)
@@ -184,6 +178,33 @@ def _paint_abdomen(
         ellipsoid(points, (78, 36, 84 + rise), (40, 48, 46)), -ellipsoid(points, (48, 6, 88 + rise), (44, 44, 46)), 8.0
     )
     organ(spleen, 110.0 if enhanced else 48.0, ThoraxLabel.SPLEEN)
+    _paint_stomach(points, rise, rng, organ)
+    liver = smooth_min(
+        ellipsoid(points, (-62, -6, 94 + rise), (74, 94, 88)),
+        ellipsoid(points, (6, -52, 78 + rise), (66, 40, 36 + rng.uniform(-6, 10))),
+        25.0,
+    )
+    liver = smooth_max(liver, 0.6 * (z - 96 - rise) + 0.55 * (x + 40) - 20, 20.0)
+    plain = rng.normal(56, 7) - 30 * (rng.random() < 0.2)  # one in five is fatty
+    organ(liver, plain + (45 if enhanced else 0), ThoraxLabel.LIVER)
+
+
+def _paint_bowel(
+    points: Sequence[np.ndarray], texture: np.ndarray, rng: np.random.Generator, organ: Callable[..., None]
+) -> None:
+    """Loops in front, below liver and stomach; some hold gas above fluid."""
+    for _ in range(9):
+        centre = rng.uniform([-95, -70, 125], [95, -10, 185])
+        loop = ellipsoid(points, centre, rng.uniform(12, 24, 3)) + 2 * texture
+        organ(loop, rng.uniform(20, 50), ThoraxLabel.BOWEL)
+        gas = rng.random() < 0.4
+        content = np.maximum(loop + 3.0, points[1] - centre[1]) if gas else loop + 4.0
+        organ(content, -950.0 if gas else rng.uniform(0, 40), ThoraxLabel.BOWEL)
+
+
+def _paint_stomach(
+    points: Sequence[np.ndarray], rise: float, rng: np.random.Generator, organ: Callable[..., None]
+) -> None:
     stomach = smooth_min(
         ellipsoid(points, (54, -14, 76 + rise), (40, 42, 36)),
         ellipsoid(points, (30, -50, 112 + rise), (46, 26, 24)),
@@ -192,15 +213,7 @@ def _paint_abdomen(
     organ(stomach, 42.0, ThoraxLabel.STOMACH)
     organ(stomach + 5.0, rng.uniform(5, 40), ThoraxLabel.STOMACH)
     level = rng.uniform(-52, -10)  # supine: the gas lies in front, above a level of fluid
-    organ(np.maximum(stomach + 5.0, y - level), -960.0, ThoraxLabel.STOMACH)
-    liver = smooth_min(
-        ellipsoid(points, (-62, -6, 94 + rise), (74, 94, 88)),
-        ellipsoid(points, (6, -52, 78 + rise), (66, 40, 36 + rng.uniform(-6, 10))),
-        25.0,
-    )
-    liver = smooth_max(liver, 0.6 * (z - 96 - rise) + 0.55 * (x + 40) - 20, 20.0)
-    liver_hu = rng.normal(56, 7) - 30 * (rng.random() < 0.2) + (45 if enhanced else 0)
-    organ(liver, liver_hu, ThoraxLabel.LIVER)
+    organ(np.maximum(stomach + 5.0, points[1] - level), -960.0, ThoraxLabel.STOMACH)
 
 
 def _paint_heart(canvas: Canvas, thorax: SyntheticThorax) -> None:
@@ -241,45 +254,43 @@ def _paint_vessels(canvas: Canvas, thorax: SyntheticThorax) -> None:
 def _paint_bones(canvas: Canvas, thorax: SyntheticThorax, rng: np.random.Generator) -> None:
     marrow, cortex = thorax.bone, 650 + 1.2 * thorax.bone
     _paint_spine(canvas, thorax, cortex, marrow, rng)
+    cartilage_hu = rng.uniform(70, 320)  # calcified more or less
 
     def bone(distance: np.ndarray, box: tuple[slice, ...], thickness: float = 1.4) -> None:
         canvas.paint_bone(distance, cortex, marrow, thickness, ThoraxLabel.BONE, box)
 
-    def shaft_of_humerus(distance: np.ndarray, box: tuple[slice, ...]) -> None:
-        bone(distance, box, 3.5)
+    def cartilage(distance: np.ndarray, box: tuple[slice, ...]) -> None:
+        canvas.paint(distance, cartilage_hu, ThoraxLabel.CARTILAGE, box)
 
-    calcified = rng.uniform(70, 320)
-
-    def cartilage_of_rib(distance: np.ndarray, box: tuple[slice, ...]) -> None:
-        canvas.paint(distance, calcified, ThoraxLabel.CARTILAGE, box)
-
-    lines = organs.ribs(thorax)
     mirror = np.array([-1.0, 1.0, 1.0])
-    for bony, cartilage in lines:
-        for line in (bony, bony * mirror):
-            radii = np.full(len(line), 3.7)
-            _paint_chain(canvas, line, radii, (1.0, 1.0, 0.6), bone)
-        for line in (cartilage, cartilage * mirror):
+    for of_bone, of_cartilage in organs.ribs(thorax):
+        for line in (of_bone, of_bone * mirror):
+            _paint_chain(canvas, line, np.full(len(line), 3.7), (1.0, 1.0, 0.6), bone)
+        for line in (of_cartilage, of_cartilage * mirror):
             if len(line) > 1:
-                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), cartilage_of_rib)
+                _paint_chain(canvas, line, np.full(len(line), 3.9), (1.0, 1.0, 0.7), cartilage)
     sternum = organs.sternum_line(thorax)
     _paint_chain(canvas, sternum, np.array([5.4, 5.0, 4.4, 4.4, 3.4]), (0.32, 1.0, 1.0), bone)
-    for side in (1.0, -1.0):
-        flip = np.array([side, 1.0, 1.0])
-        corners, spine, glenoid = organs.scapula(thorax)
-        corners, spine = corners * flip, spine * flip
-        box = canvas.box(corners.min(axis=0), corners.max(axis=0), 14.0)
-        bone(triangle(canvas.at(box), corners) - 2.0, box, 1.2)
-        _paint_chain(canvas, spine, np.array([3.0, 4.5, 5.5]), (1.0, 1.0, 1.0), bone)
-        _paint_chain(canvas, np.stack([corners[1], glenoid * flip]), np.array([3.5, 5.0]), (1.0, 1.0, 1.0), bone)
-        middle = (glenoid + np.array([-26, 0, -8 if thorax.arms_up else 2])) * flip
-        box = canvas.box(middle, middle, 32.0)
-        bone(ellipsoid(canvas.at(box), middle, (22, 22, 22)), box, 1.6)
-        if thorax.arms_up:  # arms beside the trunk are taken away at ingest
-            shaft = np.stack([middle, (glenoid + np.array([-30, -14, -90])) * flip])
-            _paint_chain(canvas, shaft, np.array([12.0, 10.0]), (1.0, 1.0, 1.0), shaft_of_humerus)
-        clavicle = organs.clavicle_line(thorax)
-        _paint_chain(canvas, clavicle * flip, np.array([7.0, 5.2, 5.0, 6.0]), (1.0, 1.0, 1.0), bone)
+    for flip in (np.ones(3), mirror):
+        _paint_shoulder(canvas, thorax, flip, bone)
+
+
+def _paint_shoulder(canvas: Canvas, thorax: SyntheticThorax, flip: np.ndarray, bone: Callable) -> None:
+    """Scapula, humerus and clavicle of one side: the left one, or with ``flip`` ``(3,)`` the right one."""
+    thick = (1.0, 1.0, 1.0)
+    corners, spine, glenoid = organs.scapula(thorax)
+    corners, spine = corners * flip, spine * flip
+    box = canvas.box(corners.min(axis=0), corners.max(axis=0), 14.0)
+    bone(triangle(canvas.at(box), corners) - 2.0, box, 1.2)
+    _paint_chain(canvas, spine, np.array([3.0, 4.5, 5.5]), thick, bone)
+    _paint_chain(canvas, np.stack([corners[1], glenoid * flip]), np.array([3.5, 5.0]), thick, bone)
+    head = (glenoid + np.array([-26, 0, -8 if thorax.arms_up else 2])) * flip
+    box = canvas.box(head, head, 32.0)
+    bone(ellipsoid(canvas.at(box), head, (22, 22, 22)), box, 1.6)
+    if thorax.arms_up:  # arms beside the trunk are taken away at ingest
+        shaft = np.stack([head, (glenoid + np.array([-30, -14, -90])) * flip])
+        _paint_chain(canvas, shaft, np.array([12.0, 10.0]), thick, partial(bone, thickness=3.5))
+    _paint_chain(canvas, organs.clavicle_line(thorax) * flip, np.array([7.0, 5.2, 5.0, 6.0]), thick, bone)
 
 
 def _paint_chain(

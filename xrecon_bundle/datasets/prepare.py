@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,18 +87,15 @@ def prepare(
     make = partial(_prepare_one, root=root, output=output, spatial_size=spatial_size)
     outcomes = run_cases(make, sources, "prepare", workers, cluster)
 
-    seen: dict[str, str] = {}
-    cases, reused = [], 0
-    for source, outcome in zip(sources, outcomes, strict=True):
-        reason = outcome.reason
-        if reason is None and outcome.record["files"][CT] in seen:  # a copy, or the same CT in another format
-            reason = f"the same CT as {seen[outcome.record['files'][CT]]}"
+    reused = 0
+    cases: list[dict[str, Any]] = []
+    reasons = _reasons(sources, outcomes)
+    for source, outcome, reason in zip(sources, outcomes, reasons, strict=True):
         if reason is not None:
             reason = reason.removeprefix(f"{root / source.path}: ").replace(f"{root}/", "")
             excluded.append({"source": source.path, "reason": reason})
             _remove_case(output / source.name)
             continue
-        seen[outcome.record["files"][CT]] = source.path
         reused += outcome.reused
         cases.append({"case": source.name, **outcome.record})
     splits = split_cases((case["patient"] for case in cases), seed, fractions)
@@ -107,8 +104,8 @@ def prepare(
     content = {"made_by": f"xrecon prepare {__version__}", "settings": settings, "cases": cases, "exclusions": excluded}
     write_json(output / MANIFEST, content)
     if not cases:
-        reasons = "; ".join(f"{item['source']}: {item['reason']}" for item in excluded[:3])
-        raise InputError(f"{root}: none of {len(excluded)} CTs can be used, see {output / MANIFEST} ({reasons})")
+        first = "; ".join(f"{item['source']}: {item['reason']}" for item in excluded[:3])
+        raise InputError(f"{root}: none of {len(excluded)} CTs can be used, see {output / MANIFEST} ({first})")
     counts = Counter(case["split"] for case in cases)
     return Summary(
         len(cases) - reused,
@@ -118,6 +115,18 @@ def prepare(
         output / MANIFEST,
         {case["case"]: case["warnings"] for case in cases if case.get("warnings")},
     )
+
+
+def _reasons(sources: Iterable[Source], outcomes: Iterable[Outcome]) -> Iterator[str | None]:
+    """Why each source is excluded, None where it is not. Of one CT in two places or formats the first is kept."""
+    seen: dict[str, str] = {}
+    for source, outcome in zip(sources, outcomes, strict=True):
+        if outcome.reason is not None:
+            yield outcome.reason
+            continue
+        content = outcome.record["files"][CT]
+        yield f"the same CT as {seen[content]}" if content in seen else None
+        seen.setdefault(content, source.path)
 
 
 def _prepare_one(source: Source, root: Path, output: Path, spatial_size: int) -> Outcome:

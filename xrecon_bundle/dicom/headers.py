@@ -255,48 +255,48 @@ def _slices(path: Path, header: Dataset) -> Iterator[Slice]:
         raise ValueError("frames without position")
     common = [*_groups(shared), header]
     for index, frame in enumerate(frames):
-        places = [*_groups(frame), *common]
-
-        def value(*tags: str, places: Sequence[Dataset] = places) -> Any:
-            """The first value that there is, the frame's own before the shared one before the file's."""
-            found = (place.get(tag) for tag in tags for place in places)
-            return next((one for one in found if _text(one)), None)
-
-        kinds = _words(value("FrameType", "ImageType")) | _words(value("VolumeBasedCalculationTechnique"))
-        description = _text(header.get("SeriesDescription"))
-        part = Slice(
-            path=path,
-            frame=index,
-            uid=_text(header.get("SOPInstanceUID")),
-            number=int(number(header.get("InstanceNumber"), strict=False) or 0),
-            shape=(int(header.Rows), int(header.Columns)),
-            spacing=_numbers(value("PixelSpacing"), 2),
-            position=_numbers(value("ImagePositionPatient"), 3),
-            orientation=_numbers(value("ImageOrientationPatient"), 6),
-            rescale=(number(value("RescaleSlope")), number(value("RescaleIntercept"))),
-            original=not kinds & {"DERIVED", "SECONDARY"},
-            projection=bool(kinds & PROJECTIONS or set(re.split(r"[\W_]+", description.upper())) & PROJECTION_WORDS),
-            traits=Traits(
-                series_number=_text(header.get("SeriesNumber")),
-                description=description,
-                image_type=_text(value("FrameType", "ImageType")),
-                acquisition=_text(value("FrameAcquisitionNumber", "AcquisitionNumber")),
-                stack=_text(value("StackID")),
-                phase=_text(value("TemporalPositionIndex", "TemporalPositionIdentifier"))
-                or _text(value("NominalPercentageOfCardiacPhase")),
-                kernel=_text(value("ConvolutionKernel")),
-                thickness=_text(value("SliceThickness")),
-                voltage=_text(value("KVP")),
-            ),
-        )
-        edges = [
-            np.linalg.norm(part.orientation[:3]),
-            np.linalg.norm(part.orientation[3:]),
-            np.linalg.norm(part.normal),
-        ]
+        part = _slice(path, index, header, [*_groups(frame), *common])
+        edges = [np.linalg.norm(edge) for edge in (part.orientation[:3], part.orientation[3:], part.normal)]
         if np.abs(np.array(edges) - 1).max() > 0.01 or min(part.spacing) <= 0 or min(part.shape) < 1:
             raise ValueError("no usable geometry")
         yield part
+
+
+def _slice(path: Path, index: int, header: Dataset, places: Sequence[Dataset]) -> Slice:
+    """One image; ``places`` hold what is said of it: the frame's own groups, the shared ones, the file's header."""
+
+    def value(*tags: str) -> Any:
+        """The first value that there is."""
+        found = (place.get(tag) for tag in tags for place in places)
+        return next((one for one in found if _text(one)), None)
+
+    kinds = _words(value("FrameType", "ImageType")) | _words(value("VolumeBasedCalculationTechnique"))
+    description = _text(header.get("SeriesDescription"))
+    return Slice(
+        path=path,
+        frame=index,
+        uid=_text(header.get("SOPInstanceUID")),
+        number=int(number(header.get("InstanceNumber"), strict=False) or 0),
+        shape=(int(header.Rows), int(header.Columns)),
+        spacing=_numbers(value("PixelSpacing"), 2),
+        position=_numbers(value("ImagePositionPatient"), 3),
+        orientation=_numbers(value("ImageOrientationPatient"), 6),
+        rescale=(number(value("RescaleSlope")), number(value("RescaleIntercept"))),
+        original=not kinds & {"DERIVED", "SECONDARY"},
+        projection=bool(kinds & PROJECTIONS or set(re.split(r"[\W_]+", description.upper())) & PROJECTION_WORDS),
+        traits=Traits(
+            series_number=_text(header.get("SeriesNumber")),
+            description=description,
+            image_type=_text(value("FrameType", "ImageType")),
+            acquisition=_text(value("FrameAcquisitionNumber", "AcquisitionNumber")),
+            stack=_text(value("StackID")),
+            phase=_text(value("TemporalPositionIndex", "TemporalPositionIdentifier"))
+            or _text(value("NominalPercentageOfCardiacPhase")),
+            kernel=_text(value("ConvolutionKernel")),
+            thickness=_text(value("SliceThickness")),
+            voltage=_text(value("KVP")),
+        ),
+    )
 
 
 def _groups(place: Dataset) -> list[Dataset]:

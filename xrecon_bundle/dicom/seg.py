@@ -165,34 +165,8 @@ def measurement_report(statistics: dict[str, Any], seg: Dataset, images: Sequenc
             ),
         )
     )
-    groups = []
-    for region, label in REGIONS.items():
-        side, kind = region.split("_")
-        _, what, place = CODES[kind]
-        values = [(codes.SCT.Volume, statistics[side][f"{kind}_ml"], MILLILITRE, None)]
-        if kind == "lung":
-            density = statistics[side]["mean_lung_hu"]
-            values.append((codes.DCM.AttenuationCoefficient, density, codes.UCUM.HounsfieldUnit, codes.SCT.Mean))
-        groups.append(
-            hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=hd.sr.TrackingIdentifier(
-                    uid=seg.SegmentSequence[label - 1].TrackingUID, identifier=region
-                ),
-                referenced_segment=hd.sr.ReferencedSegment(
-                    sop_class_uid=seg.SOPClassUID,
-                    sop_instance_uid=seg.SOPInstanceUID,
-                    segment_number=label,
-                    source_series=hd.sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID),
-                ),
-                finding_type=what,
-                finding_sites=[hd.sr.FindingSite(anatomic_location=place, laterality=LATERALITY[side])],
-                measurements=[
-                    hd.sr.Measurement(name=name, value=round(float(value), 3), unit=unit, derivation=derivation)
-                    for name, value, unit, derivation in values
-                    if np.isfinite(value)
-                ],
-            )
-        )
+    series = images[0].SeriesInstanceUID
+    groups = [_measurement_group(region, label, statistics, seg, series) for region, label in REGIONS.items()]
     report = hd.sr.MeasurementReport(
         observation_context=content,
         procedure_reported=CHEST_CT,
@@ -208,6 +182,33 @@ def measurement_report(statistics: dict[str, Any], seg: Dataset, images: Sequenc
         instance_number=1,
         manufacturer=MANUFACTURER,
         series_description=f"PTX-Seg measurements - {NOT_FOR_DIAGNOSIS}",
+    )
+
+
+def _measurement_group(region: str, label: int, statistics: dict[str, Any], seg: Dataset, series: str) -> Any:
+    """What the report says of one region, of which ``label`` is the segment, in a CT of UID ``series``."""
+    hd = require_highdicom()
+    side, kind = region.split("_")
+    _, what, place = CODES[kind]
+    values = [(codes.SCT.Volume, statistics[side][f"{kind}_ml"], MILLILITRE, None)]
+    if kind == "lung":
+        density = statistics[side]["mean_lung_hu"]
+        values.append((codes.DCM.AttenuationCoefficient, density, codes.UCUM.HounsfieldUnit, codes.SCT.Mean))
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=seg.SegmentSequence[label - 1].TrackingUID, identifier=region),
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=label,
+            source_series=hd.sr.SourceSeriesForSegmentation(series),
+        ),
+        finding_type=what,
+        finding_sites=[hd.sr.FindingSite(anatomic_location=place, laterality=LATERALITY[side])],
+        measurements=[
+            hd.sr.Measurement(name=name, value=round(float(value), 3), unit=unit, derivation=derivation)
+            for name, value, unit, derivation in values
+            if np.isfinite(value)
+        ],
     )
 
 

@@ -82,6 +82,8 @@ def bootstrap_cases(
     generator = np.random.default_rng(seed)
     drawn = np.array([statistic(generator.integers(cases, size=cases)) for _ in range(resamples)])
     drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return Estimate(value, np.nan, np.nan)
     tails = [(1 - confidence) / 2, 1 - (1 - confidence) / 2]
     return Estimate(value, *(float(limit) for limit in np.quantile(drawn, tails)))
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 # A border: rows of one grey (within this share of the image's contrast) that end in a step (of that share).
 BORDER_TOLERANCE = 0.03
 BORDER_STEP = 0.1
+# A white margin of any shape: the brightest grey (within this share of the contrast), that ends in a step (of that
+# share) along most of its outline. Dense tissue that is burnt out ends gradually.
+WHITE_TOLERANCE = 0.02
+WHITE_STEP = 0.25
+WHITE_OUTLINE = 0.6
+LEAST_WHITE = 0.004  # of the picture; a smaller one is a letter
+_SMALL = 256  # pixels along the longer side in which white margins are looked for
 
 
 def exposed_rectangle(grey: np.ndarray) -> tuple[slice, slice]:
@@ -28,6 +36,29 @@ def exposed_rectangle(grey: np.ndarray) -> tuple[slice, slice]:
         )
         kept.append(slice(first, size - last))
     return kept[0], kept[1]
+
+
+def white_margin(grey: np.ndarray) -> np.ndarray:
+    """``(U, V)`` bool: white at the picture's edge that is no tissue, of any shape: a plate, a tilted margin."""
+    block = max(1, max(grey.shape) // _SMALL)
+    small = grey[block // 2 :: block, block // 2 :: block]
+    low, high = np.percentile(small, (1, 99.8))
+    contrast = max(float(high - low), 1e-6)
+    white = small >= high - WHITE_TOLERANCE * contrast
+    parts, count = ndimage.label(white)
+    at_edge = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
+    found = np.zeros(small.shape, dtype=bool)
+    for part in at_edge[at_edge > 0] if count else ():
+        region = parts == part
+        if region.mean() < LEAST_WHITE:
+            continue
+        near = ndimage.binary_dilation(region, iterations=4) & ~ndimage.binary_dilation(region, iterations=2)
+        if near.any() and np.mean(small[near] < high - WHITE_STEP * contrast) > WHITE_OUTLINE:
+            found |= ndimage.binary_dilation(region, iterations=2)
+    rows, columns = (
+        np.minimum(np.arange(size) // block, length - 1) for size, length in zip(grey.shape, found.shape, strict=True)
+    )
+    return found[np.ix_(rows, columns)]
 
 
 def _uniform_rows(rows: np.ndarray, contrast: float) -> int:

@@ -16,7 +16,7 @@ from .. import frame
 from ..files import InputError
 from ..io.radiograph import Radiograph, blank_outside, read_radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View, view_affine
-from .border import exposed_rectangle
+from .border import exposed_rectangle, white_margin
 from .pair import KEEP, place_radiographs
 from .resample import resample_to_detector
 from .style import normalise_style
@@ -260,7 +260,9 @@ def _settle(
         return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source)
     inside = exposed_rectangle(grey)
     exposed = np.zeros(grey.shape, dtype=bool)
-    exposed[inside] = True if radiograph.exposed is None else radiograph.exposed[inside]
+    exposed[inside] = ~white_margin(grey[inside])
+    if radiograph.exposed is not None:
+        exposed &= radiograph.exposed
     if exposed.all() or not exposed.any():
         exposed = None
     return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source, exposed=exposed)

@@ -22,6 +22,7 @@ from skimage.transform import resize
 
 from .. import frame
 from ..io.radiograph_files import VIEWS, View
+from ..placement.finder import find_chest
 from ..placement.resample import resample_to_detector
 
 AVERAGE_CHEST = Path(__file__).with_name("average_chest.png")
@@ -35,6 +36,8 @@ BASIN_DEPTH = 0.02  # ranks, 0 to 1
 PROFILE_CORRELATION = 0.6
 SATURATED_SHARE = 0.15
 EXPOSED_SHARE = 0.25
+HANGS_RIGHT = 0.5  # the finder's probability that overrules a resemblance
+LEAST_ROWS = 0.2
 SCALES = (0.85, 1.0, 1.15)
 SHIFTS = (-0.08, 0.0, 0.08)  # of the picture's edge
 CUT = 0.3
@@ -42,6 +45,7 @@ CUT = 0.3
 NAMES: dict[View, str] = {"pa": "PA", "lateral": "lateral"}
 MIRRORED = "mirrored"
 _TURNS = {0: "", 1: "turned on its side", 2: "upside down", 3: "turned on its side"}
+_LIES_WRONG = {MIRRORED, *filter(None, _TURNS.values())}
 _CUTS = {
     "cut off at the top": np.s_[:, CUT:],
     "cut off at the bottom": np.s_[:, : 1 - CUT],
@@ -69,7 +73,8 @@ def check_radiographs(radiographs: ArrayLike) -> InputQuality:
     """Judge a radiograph pair.
 
     Args:
-        radiographs: ``(2, U, U)`` PA and left lateral on the chest frame's detector, any grey scale, bright is dense.
+        radiographs: ``(2, U, U)`` PA and left lateral on the chest frame's detector, any grey scale, bright is dense;
+            NaN where a film shows nothing.
 
     Returns:
         measures for each view: ``likeness`` (to the average chest as it should hang), ``best`` (the explanation that
@@ -82,7 +87,7 @@ def check_radiographs(radiographs: ArrayLike) -> InputQuality:
     measures: dict[str, Any] = {}
     warnings, refusals = [], []
     for view, picture in zip(VIEWS, pair, strict=True):
-        measures[view], found = _check_view(view, picture)
+        measures[view], found = _check_view(view, _filled(picture), ~np.isnan(picture))
         if measures[view]["best_likeness"] < NO_CHEST:
             refusals.append(f"the {NAMES[view]} view is no chest radiograph; give the original picture")
         else:
@@ -107,8 +112,19 @@ def likenesses(picture: np.ndarray) -> dict[Explanation, float]:
 
 
 def profile_correlation(pair: np.ndarray) -> float:
-    """Pearson's r of the views' mean rank by row, -1 to 1; ``pair`` is ``(2, U, V)``."""
-    profiles = [_ranks(view).reshape(view.shape).mean(axis=0) for view in pair]
+    """Pearson's r of the views' mean rank by row, -1 to 1; ``pair`` is ``(2, U, V)``.
+
+    Of rows that both films show, and 1 where there are too few of them to tell.
+    """
+    shown = ~np.isnan(pair)
+    rows = (shown.mean(axis=1) > 0).all(axis=0)
+    if rows.mean() < LEAST_ROWS:
+        return 1.0
+    profiles = []
+    for view, where in zip(pair, shown, strict=True):
+        ranks = np.full(view.shape, np.nan)
+        ranks[where] = _ranks(view[where])
+        profiles.append(np.nanmean(ranks[:, rows], axis=0))
     return float(np.corrcoef(profiles)[0, 1]) if min(map(np.ptp, profiles)) > 0 else 0.0
 
 
@@ -130,18 +146,34 @@ def average_chest() -> np.ndarray:
     return np.stack(np.split(picture, 2))
 
 
-def _check_view(view: View, picture: np.ndarray) -> tuple[dict[str, Any], list[str]]:
+def _filled(picture: np.ndarray) -> np.ndarray:
+    """What is not shown as dark as the darkest."""
+    return np.where(np.isnan(picture), np.nanmin(picture), picture) if np.isnan(picture).any() else picture
+
+
+def _hangs_right(view: View, picture: np.ndarray, shown: np.ndarray) -> bool:
+    """Whether the finder, which was made for that, sees this view upright and not mirrored."""
+    exposed = None if shown.all() else shown
+    return bool(find_chest(picture, exposed).ways[VIEWS.index(view), 0] > HANGS_RIGHT)
+
+
+def _check_view(view: View, picture: np.ndarray, shown: np.ndarray) -> tuple[dict[str, Any], list[str]]:
     found = likenesses(picture)
     own = found[Explanation(view, "")]
     best = max(found, key=found.get)
+    lies_wrong = best.view != view or best.fault in _LIES_WRONG
+    if lies_wrong and best.fault != "in negative" and _hangs_right(view, picture, shown):
+        # A lung that has lost volume, or a chest small in its picture, can resemble the average chest turned round.
+        likely = {key: value for key, value in found.items() if key.view == view and key.fault not in _LIES_WRONG}
+        best = max(likely, key=likely.get)
     span = float(np.ptp(picture)) or 1.0
     measures = {
         "likeness": own,
         "best": " ".join(filter(None, best)),
         "best_likeness": found[best],
         "basins": basin_share(picture),
-        "saturated": float(np.mean(picture >= picture.max() - 0.005 * span)),
-        "exposed": float(np.mean(picture > picture.min() + 0.01 * span)),
+        "saturated": float(np.mean(picture[shown] >= picture.max() - 0.005 * span)),
+        "exposed": float(np.mean(picture[shown] > picture.min() + 0.01 * span)),
     }
     texts = []
     margin = MIRROR_MARGIN if best.fault == MIRRORED else MARGIN

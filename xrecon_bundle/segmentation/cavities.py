@@ -119,10 +119,10 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray, numbers:
 
     Bowel gas, air in the gullet and air under the skin are none.
     """
-    tissue, rules = numbers.tissue, numbers.cavities
+    rules = numbers.cavities
     voxel_ml = float(np.prod(spacing)) / 1000.0
     # The diaphragm and the stomach's wall can be thinner than a voxel: take apart what hangs together by mixed voxels.
-    labels, count = ndimage.label(ndimage.binary_opening(air & (hu < tissue.solid)))
+    labels, count = ndimage.label(ndimage.binary_opening(air & (hu < numbers.tissue.solid)))
     small = np.bincount(labels.ravel(), minlength=count + 1) * voxel_ml < rules.least_part_ml
     labels[small[labels]] = 0
     parts = np.zeros_like(air)
@@ -135,24 +135,9 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray, numbers:
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     labels = np.where(reached, labels[tuple(nearest)], 0)
     index = np.arange(1, count + 1)
-    smooth = ndimage.gaussian_filter(hu, rules.smooth_mm / spacing)
-    parenchyma = (
-        (smooth > tissue.parenchyma[0]) & (smooth < tissue.parenchyma[1]) & ndimage.binary_erosion(air, iterations=2)
-    )
     sizes = ndimage.sum_labels(air, labels, index) * voxel_ml
-    lung = ndimage.sum_labels(parenchyma, labels, index) * voxel_ml
-    like_lung = lung > rules.lung_share * sizes
-    least = max(rules.least_lung_ml, rules.least_lung * np.max(sizes[like_lung], initial=0.0))
-    # Of lungs that the first slice cuts, as in a CT of the belly, only a little may be in the scan.
-    large = sizes > np.where(np.isin(index, labels[..., 0]), rules.least_part_ml, least)
-    lungs = np.isin(labels, index[like_lung & large])
-    if not lungs.any():
-        lungs = labels == index[np.argmax(sizes)]
-    # Between bowel gas and the chest wall there is lung, above it or beside it; free air lies on the wall itself.
-    middle = int(np.mean(np.flatnonzero(lungs.any(axis=(1, 2)))[[0, -1]]))
-    covered = np.cumsum(lungs, axis=2) > 0
-    covered[:middle] |= np.cumsum(lungs[:middle], axis=0) > 0
-    covered[middle:] |= np.cumsum(lungs[: middle - 1 : -1], axis=0)[::-1] > 0
+    lungs = _lungs_among(hu, air, labels, sizes, spacing, numbers)
+    covered = _covered_by(lungs)
     heights = np.flatnonzero(lungs.any(axis=(0, 1)))
     kept, on_the_wall = [], []
     for part in index[sizes > rules.least_part_ml]:
@@ -166,6 +151,35 @@ def _cavity_parts(hu: np.ndarray, air: np.ndarray, spacing: np.ndarray, numbers:
         kept += [part for part in on_the_wall if _pleural(labels == part, away, spacing, rules)]
     parts[box] = np.isin(labels, kept)
     return parts
+
+
+def _lungs_among(
+    hu: np.ndarray, air: np.ndarray, labels: np.ndarray, sizes: np.ndarray, spacing: np.ndarray, numbers: Parameters
+) -> np.ndarray:
+    """The labelled islands of air, of ``sizes`` in mL, that are lungs: large, and filled with parenchyma. If none is,
+    the largest."""
+    tissue, rules = numbers.tissue, numbers.cavities
+    index = np.arange(1, len(sizes) + 1)
+    smooth = ndimage.gaussian_filter(hu, rules.smooth_mm / spacing)
+    parenchyma = (
+        (smooth > tissue.parenchyma[0]) & (smooth < tissue.parenchyma[1]) & ndimage.binary_erosion(air, iterations=2)
+    )
+    parenchyma_ml = ndimage.sum_labels(parenchyma, labels, index) * float(np.prod(spacing)) / 1000.0
+    like_lung = parenchyma_ml > rules.lung_share * sizes
+    least = max(rules.least_lung_ml, rules.least_lung * np.max(sizes[like_lung], initial=0.0))
+    # Of lungs that the first slice cuts, as in a CT of the belly, only a little may be in the scan.
+    large = sizes > np.where(np.isin(index, labels[..., 0]), rules.least_part_ml, least)
+    lungs = np.isin(labels, index[like_lung & large])
+    return lungs if lungs.any() else labels == index[np.argmax(sizes)]
+
+
+def _covered_by(lungs: np.ndarray) -> np.ndarray:
+    """Where there is lung above, or beside towards the chest wall: bowel gas lies so, free air on the wall does not."""
+    middle = int(np.mean(np.flatnonzero(lungs.any(axis=(1, 2)))[[0, -1]]))
+    covered = np.cumsum(lungs, axis=2) > 0
+    covered[:middle] |= np.cumsum(lungs[:middle], axis=0) > 0
+    covered[middle:] |= np.cumsum(lungs[: middle - 1 : -1], axis=0)[::-1] > 0
+    return covered
 
 
 def _pleural(island: np.ndarray, away: np.ndarray, spacing: np.ndarray, rules: CavityRules) -> bool:

@@ -53,17 +53,15 @@ def find_free_air(
     judged: list[JudgedPocket] = []
     if not cavity.any():
         return found, judged
-    rules, tissue = numbers.pockets, numbers.tissue
+    rules = numbers.pockets
     box = box_around(cavity, spacing, numbers.optics.wall_mm)
     hu, cavity, other = hu[box].astype(np.float32), cavity[box], other[box]
     density, known, solid = _unmix(hu, cavity, other, spacing, blur, numbers)
     clear = known & ~solid
-    relative = (density - tissue.air) / _contrast(density, clear, spacing, numbers)
-    core = clear & (relative < numbers.air.sure)
-    if not core.any():
+    relative = (density - numbers.tissue.air) / _contrast(density, clear, spacing, numbers)
+    low = _low(relative, clear, spacing, blur, numbers)
+    if not low.any():
         return found, judged
-    low = clear & (relative < numbers.air.likely)
-    low &= distance_to(core, spacing / blur) <= numbers.air.reach
     pockets = _complete(low, known & ~low, solid, cavity, spacing, numbers.air.speck_voxels * max(spacing))
     volumes = np.bincount(pockets.ravel()) * float(np.prod(spacing)) / 1000.0
     pleural = np.zeros_like(cavity)
@@ -81,6 +79,16 @@ def find_free_air(
             pleural[part] |= mask
     found[box] = _to_the_edge(pleural, np.where(clear, density, hu), cavity, spacing, blur, numbers)
     return found, sorted(judged, key=lambda one: -one.pocket.volume_ml)
+
+
+def _low(
+    relative: np.ndarray, clear: np.ndarray, spacing: np.ndarray, blur: np.ndarray, numbers: Parameters
+) -> np.ndarray:
+    """What may be air: clear voxels of likely density near those that surely are. ``relative``: air 0, lung 1."""
+    core = clear & (relative < numbers.air.sure)
+    if not core.any():
+        return core
+    return clear & (relative < numbers.air.likely) & (distance_to(core, spacing / blur) <= numbers.air.reach)
 
 
 def _to_the_edge(

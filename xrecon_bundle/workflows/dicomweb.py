@@ -74,7 +74,9 @@ def reconstruct_study(
             report = dict(result.report)
             if segment:
                 try:
-                    report["pneumothorax"] = segment_file(folder / CT, folder / SEGMENTATION, output_format="dicom")
+                    report["pneumothorax"] = segment_file(
+                        folder / CT, folder / SEGMENTATION, output_format="dicom", view=False
+                    )
                 except InputError as error:
                     raise InputError(
                         f"{server.url}: study {uid}: the CT cannot be segmented ({error}); nothing was stored"

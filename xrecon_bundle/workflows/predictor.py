@@ -18,7 +18,7 @@ from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..networks.weights import load_generator
-from ..placement.radiographs import PlacedPair, fill_unknown, place_pair
+from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
 
@@ -108,7 +108,7 @@ def gate(placed: PlacedPair, files: Sequence[Path], refuse: bool = True) -> Inpu
     Raises:
         InputError: they are no pair of chest radiographs, unless ``refuse`` is false.
     """
-    quality = check_radiographs(fill_unknown(placed.image))
+    quality = check_radiographs(placed.image)
     if quality.refusals and refuse:
         names = " and ".join(str(path) for path in files)
         raise InputError(f"{names}: {quality.refusals[0]}, or set accept_any_view to try all the same")

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti
+from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti, write_text
 from ..report.placement import write_placement_picture
 from .predictor import Predictor, Reconstruction
+from .view import reconstruction_page
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
+VIEW = "reconstruction.html"
 
 
 def check_output(output: Path, output_format: str) -> None:
@@ -33,9 +35,15 @@ def report_path(output: Path, output_format: Format) -> Path:
     return output.with_name(f"{output.name.removesuffix(suffix)}.json")
 
 
-def write_reconstruction(result: Reconstruction, output: Path, output_format: Format) -> None:
-    """Write the volume and its JSON (last, so that it vouches for the volume)."""
+def view_path(output: Path, output_format: Format) -> Path:
+    """Where the page of a result is: beside its JSON."""
+    return report_path(output, output_format).with_suffix(".html")
+
+
+def write_reconstruction(result: Reconstruction, output: Path, output_format: Format, view: bool = False) -> None:
+    """Write the volume, with ``view`` its page, and its JSON (last, so that it vouches for the rest)."""
     check_output(output, output_format)
+    page = reconstruction_page(result) if view else None
     if output_format == "dicom":
         from ..dicom.write import read_source, write_ct_series
 
@@ -46,10 +54,12 @@ def write_reconstruction(result: Reconstruction, output: Path, output_format: Fo
             result.affine,
             sources,
             derivation="Computed from two radiographs by a neural network",
-            extra=[(REPORT, to_json(result.report) + "\n")],
+            extra=[(REPORT, to_json(result.report) + "\n"), *([(VIEW, page)] if page else [])],
         )
         return
     write_nifti(output, result.hu, result.affine)
+    if page:
+        write_text(view_path(output, output_format), page)
     write_json(report_path(output, output_format), result.report)
 
 
@@ -60,6 +70,7 @@ def reconstruct_files(
     model: str | Path,
     spatial_size: int | None = None,
     output_format: Format = "nifti",
+    view: bool = True,
     picture: str | Path | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
@@ -73,6 +84,7 @@ def reconstruct_files(
         model: weights, and so on as in :class:`.predictor.Predictor`.
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
         output_format: ``nifti`` or ``dicom``.
+        view: also write the page to look at, under the JSON's name with ``.html``.
         picture: PNG to write of both views as they were placed.
         loading: as in :class:`.predictor.Predictor`.
 
@@ -86,7 +98,8 @@ def reconstruct_files(
     check_output(output, output_format)
     check_writable(output, folder=output_format == "dicom", sources=(pa, lateral))
     if output_format == "nifti":
-        check_writable(report_path(output, output_format), sources=(pa, lateral))
+        for path in (report_path(output, output_format), view_path(output, output_format)):
+            check_writable(path, sources=(pa, lateral))
     else:
         from ..dicom.write import check_new_folder
 
@@ -96,7 +109,7 @@ def reconstruct_files(
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
     if picture is not None:
         write_placement_picture(picture, result.radiographs, result.report["placement"])
-    write_reconstruction(result, output, output_format)
+    write_reconstruction(result, output, output_format, view)
     return result.report
 
 

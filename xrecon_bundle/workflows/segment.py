@@ -11,7 +11,17 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from ..files import Format, InputError, atomic_path, check_format, check_writable, one_line, write_json, write_nifti
+from ..files import (
+    Format,
+    InputError,
+    atomic_path,
+    check_format,
+    check_writable,
+    one_line,
+    write_json,
+    write_nifti,
+    write_text,
+)
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..io.readers import dicom_files, named, read_ct, read_series
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
@@ -19,6 +29,7 @@ from ..segmentation.measures import measure_pneumothorax
 from ..segmentation.plausibility import volume_warnings
 from ..segmentation.ptxseg import PTXSeg, Segmenter
 from ..volume import CTVolume
+from .view import page_path, segmentation_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,12 +50,14 @@ def segment_file(
     output_format: Format = "nifti",
     explain: bool = False,
     series: str | None = None,
+    view: bool = True,
 ) -> dict[str, Any]:
     """Segment a CT.
 
     ``nifti`` writes the label map on the CT's own grid (uint8), ``statistics.json`` beside it, and a picture with the
     label map's name and ``.png``. ``dicom`` writes a DICOM SEG that refers to the CT's images, and beside it, under the
     same name, the statistics as ``.json`` and as a structured report ``.sr.dcm`` (Comprehensive 3D SR, TID 1500).
+    With ``view`` either has a page to look at beside it, under its name with ``.html``.
 
     Args:
         ct_path: anything that :func:`xrecon_bundle.io.readers.read_ct` reads; any axis order and direction. For
@@ -55,6 +68,7 @@ def segment_file(
         output_format: ``nifti`` or ``dicom``.
         explain: say of each pocket of air why it counts as a pneumothorax or not.
         series: SeriesInstanceUID, where a DICOM folder has several.
+        view: write the page.
 
     Returns:
         the statistics as written: :func:`measure_pneumothorax` with ``ct``, ``segmenter``, ``labels``, what is known of
@@ -66,7 +80,7 @@ def segment_file(
             its name does not suit the format; the segmenter cannot be had, or does not explain.
     """
     ct_path = Path(ct_path)
-    target = _Target.at(Path(output_path), output_format)
+    target = _Target.at(Path(output_path), output_format, view)
     for path in target.files():
         check_writable(path, sources=[ct_path])
     ptxseg = PTXSeg(segmenter, weights)
@@ -94,6 +108,9 @@ def segment_file(
             draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     else:
         _write_dicom(target.labels, stored, ct.affine, images, statistics)
+    if target.page is not None:
+        title = f"{Path(os.path.abspath(ct_path)).name}: lungs and pneumothorax"
+        write_text(target.page, segmentation_page(title, ct.hu, stored, ct.affine, statistics))
     write_json(target.statistics, statistics)
     return statistics
 
@@ -106,26 +123,29 @@ class _Target:
     statistics: Path
     picture: Path | None = None
     report: Path | None = None
+    page: Path | None = None
 
     def files(self) -> list[Path]:
         """All of them."""
-        return [path for path in (self.labels, self.statistics, self.picture, self.report) if path is not None]
+        return [path for path in vars(self).values() if path is not None]
 
     @classmethod
-    def at(cls, path: Path, output_format: Format) -> _Target:
+    def at(cls, path: Path, output_format: Format, view: bool) -> _Target:
         """The files of a format, where ``path`` can be its label map."""
         check_format(output_format)
+        page = page_path(path) if view else None
         if output_format == "dicom":
             from ..dicom.seg import require_highdicom
 
             require_highdicom()
             if path.suffix != ".dcm":
                 raise InputError(f"{path}: a DICOM segmentation is one file; let the name end in .dcm")
-            return cls(path, path.with_suffix(".json"), report=path.with_suffix(".sr.dcm"))
+            return cls(path, path.with_suffix(".json"), report=path.with_suffix(".sr.dcm"), page=page)
         suffix = next((end for end in (".nii.gz", ".nii") if path.name.endswith(end)), None)
         if suffix is None:
             raise InputError(f"{path}: a label map is written as NIfTI; let the name end in .nii.gz")
-        return cls(path, path.parent / "statistics.json", path.with_name(path.name.removesuffix(suffix) + ".png"))
+        picture = path.with_name(path.name.removesuffix(suffix) + ".png")
+        return cls(path, path.parent / "statistics.json", picture, page=page)
 
 
 def _read(

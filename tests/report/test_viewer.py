@@ -1,0 +1,146 @@
+"""The viewer's page as a file: what it holds, what it may load, how large it gets. tests/browser/ opens it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from xrecon_bundle.cli import main
+from xrecon_bundle.report import viewer
+from xrecon_bundle.report.viewer import Overlay, viewer_page, write_viewer
+
+NIIVUE = Path(viewer.__file__).parent / "niivue"
+AFFINE = nibabel.affines.from_matvec(np.diag([-5.0, -4.0, -3.0]), [11, 22, 33])
+
+
+def embedded(page: str) -> list[nibabel.Nifti1Image]:
+    found = re.findall(r'<script type="text/plain" class="data">([^<]*)</script>', page)
+    return [nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text))) for text in found]
+
+
+def ct(size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(-1000, 1000, (size,) * 3).astype(np.int16)
+
+
+def test_niivue_is_the_file_that_npm_has_and_its_licences_lie_beside_it():
+    licences = (NIIVUE / "LICENSES.txt").read_text()
+    assert hashlib.sha256((NIIVUE / "niivue.umd.js").read_bytes()).hexdigest() in licences
+    assert "BSD 2-Clause License" in licences
+
+
+def test_the_volume_is_embedded_as_it_is():
+    (image,) = embedded(viewer_page("a", {"CT": ct()}, AFFINE))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), ct())
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-4)
+
+
+def test_overlays_are_embedded_on_the_same_grid():
+    labels = (ct() > 0).astype(np.uint8) * 4
+    deviation = np.abs(ct()) / 10.0
+    page = viewer_page("a", {"CT": ct()}, AFFINE, [Overlay("l", labels), Overlay("d", deviation, unit="HU")])
+    _, one, other = embedded(page)
+    np.testing.assert_array_equal(np.asarray(one.dataobj), labels)
+    np.testing.assert_allclose(other.get_fdata(), deviation, atol=100 / 255)
+    assert '"left pneumothorax"' in page
+
+
+def test_a_fine_ct_is_shown_by_blocks_in_the_same_place():
+    fine = np.zeros((600, 8, 8), np.int16)
+    fine[300:303] = 900
+    labels = (fine > 0).astype(np.uint8)
+    affine = np.diag([0.5, 1.0, 1.0, 1.0])
+    page = viewer_page("a", {"CT": fine}, affine, [Overlay("l", labels)])
+    volume, shown = embedded(page)
+    assert volume.shape == shown.shape == (200, 8, 8)
+    where = nibabel.affines.apply_affine(volume.affine, np.argwhere(np.asarray(volume.dataobj) == 900)[0])
+    np.testing.assert_allclose(where, nibabel.affines.apply_affine(affine, [301, 0, 0]), atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(shown.dataobj) == 1, np.asarray(volume.dataobj) == 900)
+    assert "Shown in voxels of 1.5 x 1 x 1 mm" in page
+
+
+def test_what_would_be_too_large_is_rounded_and_said(monkeypatch):
+    exact = len(viewer_page("a", {"CT": ct(48)}, AFFINE))
+    monkeypatch.setattr(viewer, "LARGEST_PAGE", exact - 20_000)
+    page = viewer_page("a", {"CT": ct(48)}, AFFINE)
+    assert len(page) < exact - 20_000
+    (image,) = embedded(page)
+    step = int(re.search(r"Shown in steps of (\d+) HU", page)[1])
+    assert np.abs(np.asarray(image.dataobj).astype(int) - ct(48)).max() <= step / 2
+
+
+def test_the_page_runs_only_its_own_two_scripts_and_loads_nothing():
+    page = viewer_page("a", {"CT": ct()}, AFFINE)
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert re.findall(r"sha256-([^']+)", policy) == digests
+    assert "http" not in policy
+
+
+def test_names_are_text():
+    evil = "</script><img src=x onerror=alert(1)>"
+    page = viewer_page(evil, {evil: ct()}, AFFINE, warnings=[evil], pictures=[(evil, np.eye(8))], notice=evil)
+    assert "<img src=x" not in page
+
+
+def test_the_same_result_gives_the_same_page():
+    assert viewer_page("a", {"CT": ct()}, AFFINE) == viewer_page("a", {"CT": ct()}, AFFINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    nibabel.save(nibabel.Nifti1Image(ct(), AFFINE), tmp_path / "ct.nii.gz")
+    nibabel.save(nibabel.Nifti1Image((ct() > 0).astype(np.uint8), AFFINE), tmp_path / "labels.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image((ct() > 0).astype(np.uint8), AFFINE + 1.0 * np.eye(4, 4, 3)), tmp_path / "elsewhere.nii.gz"
+    )
+    nibabel.save(nibabel.Nifti1Image(ct() / 3.0, AFFINE), tmp_path / "fractions.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"none")
+    return tmp_path
+
+
+def test_view_writes_a_page_beside_the_ct(folder, capsys):
+    main(["view", str(folder / "ct.nii.gz"), str(folder / "labels.nii.gz")])
+    assert capsys.readouterr().out == f"wrote {folder / 'ct.html'}\n"
+    assert len(embedded((folder / "ct.html").read_text())) == 2
+
+
+def test_labels_on_turned_axes_are_brought_to_the_ct(folder):
+    turned = nibabel.load(folder / "labels.nii.gz").as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
+    nibabel.save(turned, folder / "turned.nii.gz")
+    main(["view", str(folder / "ct.nii.gz"), str(folder / "turned.nii.gz")])
+    np.testing.assert_array_equal(np.asarray(embedded((folder / "ct.html").read_text())[1].dataobj), ct() > 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("none.nii.gz", "no such file"),
+        ("bad.nii.gz", "cannot be read as NIfTI"),
+        ("elsewhere.nii.gz", "not on the grid"),
+        ("fractions.nii.gz", "not a label map"),
+    ],
+)
+def test_labels_that_cannot_be_shown_are_refused(folder, labels, said):
+    with pytest.raises(SystemExit, match=said):
+        main(["view", str(folder / "ct.nii.gz"), str(folder / labels)])
+    assert not (folder / "ct.html").exists()
+
+
+def test_a_page_is_html(folder):
+    with pytest.raises(SystemExit, match="a name that ends in"):
+        main(["view", str(folder / "ct.nii.gz"), "--output", str(folder / "page.pdf")])
+
+
+def test_write_viewer_leaves_one_file(tmp_path):
+    write_viewer(tmp_path / "page.html", "a", {"CT": ct()}, AFFINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

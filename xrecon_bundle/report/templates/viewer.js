@@ -1,0 +1,188 @@
+"use strict";
+(async () => {
+  // HU: the window's ends, and from where on the rendering is not transparent.
+  const WINDOWS = { Lung: [-1350, 150, -300], Mediastinum: [-135, 215, -100], Bone: [-450, 1050, 180] };
+  const PLANES = { All: 3, Axial: 0, Coronal: 1, Sagittal: 2, "3D": 4 };
+  const AXES = ["Sagittal", "Coronal", "Axial"]; // what a step along x, y and z (RAS) moves through
+  const LABEL_OPACITY = 0.45;
+  const GRID = 2;
+  const element = (id) => document.getElementById(id);
+  const layers = JSON.parse(element("settings").textContent);
+  const data = [...document.querySelectorAll("script.data")].map((node) => node.textContent);
+  const message = element("message");
+
+  const button = (parent, text, act) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.textContent = text;
+    made.addEventListener("click", act);
+    element(parent).append(made);
+    return made;
+  };
+  const press = (parent, chosen) => {
+    for (const one of element(parent).querySelectorAll("button")) one.setAttribute("aria-pressed", one === chosen);
+  };
+
+  const labelTable = (labels) => {
+    const size = Math.max(1, ...labels.map((label) => label.value)) + 1;
+    const table = { R: [], G: [], B: [], A: [], I: [], labels: [] };
+    for (let value = 0; value < size; value++) {
+      const found = labels.find((label) => label.value === value);
+      const colour = found ? parseInt(found.colour.slice(1), 16) : 0;
+      table.R.push(colour >> 16);
+      table.G.push((colour >> 8) & 255);
+      table.B.push(colour & 255);
+      table.A.push(found ? 255 : 0);
+      table.I.push(value);
+      table.labels.push(found ? found.name : "");
+    }
+    return table;
+  };
+
+  const load = async (index) => {
+    const layer = layers[index];
+    const options = { base64: data[index], name: `${index}.nii.gz`, colormap: "gray" };
+    if (layer.kind === "scale") Object.assign(options, { colormap: "inferno", cal_min: 0.1 * layer.top, cal_max: layer.top });
+    const image = await niivue.NVImage.loadFromBase64(options);
+    if (layer.kind === "labels") image.setColormapLabel(labelTable(layer.labels));
+    image.opacity = layer.kind === "volume" ? 1 : LABEL_OPACITY;
+    return image;
+  };
+
+  const nv = new niivue.Niivue({
+    isRadiologicalConvention: true,
+    sagittalNoseLeft: true,
+    backColor: [0, 0, 0, 1],
+    crosshairColor: [0.31, 0.64, 1, 0.6],
+    crosshairWidth: 1.2,
+    crosshairWidthUnit: "mm",
+    multiplanarLayout: GRID,
+    multiplanarEqualSize: true,
+    fontColor: [0.9, 0.92, 0.95, 1],
+    multiplanarForceRender: true,
+    multiplanarShowRender: 1,
+    dragAndDropEnabled: false,
+    isNearestInterpolation: false,
+    showAllOrientationMarkers: true,
+    loadingText: "",
+    logLevel: "error",
+    clipPlaneHotKey: "",
+    cycleClipPlaneHotKey: "",
+    viewModeHotKey: "",
+  });
+  window.viewer = nv;
+  try {
+    await nv.attachToCanvas(element("view"));
+    if (!nv.gl) throw new Error("no WebGL2");
+  } catch (error) {
+    message.textContent = `This browser cannot draw the CT (${error.message}): it needs WebGL2.`;
+    return;
+  }
+  nv.setSliceType(PLANES.All);
+
+  const images = [];
+  for (let index = 0; index < layers.length; index++) images.push(await load(index));
+  let base = 0;
+  let window_ = "Lung";
+  const shown = new Set(layers.keys());
+
+  const apply = () => {
+    const image = images[base];
+    image.colormap = window_;
+    [image.cal_min, image.cal_max] = WINDOWS[window_];
+    const above = [...layers.keys()].filter((index) => layers[index].kind !== "volume" && shown.has(index));
+    nv.back = image;
+    nv.overlays = above.map((index) => images[index]);
+    nv.volumes = [image, ...nv.overlays];
+    nv.updateGLVolume();
+    nv.drawScene();
+  };
+
+  const volumes = [...layers.keys()].filter((index) => layers[index].kind === "volume");
+  if (volumes.length > 1) element("volumes").hidden = false;
+  for (const index of volumes) {
+    const made = button("volumes", layers[index].name, () => {
+      base = index;
+      press("volumes", made);
+      apply();
+    });
+    if (index === 0) press("volumes", made);
+  }
+  for (const [name, [low, high, solid]] of Object.entries(WINDOWS)) {
+    const from = Math.round((255 * (solid - low)) / (high - low));
+    const grey = [0, from, 255];
+    nv.addColormap(name, { R: grey, G: grey, B: grey, A: [0, 0, 110], I: grey });
+    const made = button("windows", name, () => {
+      window_ = name;
+      press("windows", made);
+      apply();
+    });
+    made.title = `${low} to ${high} HU`;
+    if (name === "Lung") press("windows", made);
+  }
+  for (const [name, type] of Object.entries(PLANES)) {
+    const made = button("planes", name, () => {
+      press("planes", made);
+      nv.setSliceType(type);
+    });
+    if (name === "All") press("planes", made);
+  }
+  layers.forEach((layer, index) => {
+    if (layer.kind === "volume") return;
+    element("overlays").hidden = false;
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    box.type = "checkbox";
+    box.checked = true;
+    box.addEventListener("change", () => {
+      if (box.checked) shown.add(index);
+      else shown.delete(index);
+      apply();
+    });
+    label.append(box, layer.name);
+    element("overlays").append(label);
+    const entries = layer.kind === "labels" ? layer.labels : [{ name: `${layer.name}: up to ${Math.round(layer.top)} ${layer.unit}`, colour: "#f98e09" }];
+    for (const entry of entries) {
+      const line = document.createElement("span");
+      const patch = document.createElement("i");
+      patch.style.background = entry.colour;
+      line.append(patch, entry.name);
+      element("legend").append(line);
+    }
+  });
+
+  const size = images[0].dimsRAS.slice(1, 4);
+  const sliders = AXES.map((name, axis) => {
+    const label = document.createElement("label");
+    const slider = document.createElement("input");
+    Object.assign(slider, { type: "range", min: 0, max: size[axis] - 1, step: 1 });
+    slider.addEventListener("input", () => {
+      nv.scene.crosshairPos[axis] = (Number(slider.value) + 0.5) / size[axis];
+      nv.drawScene();
+      nv.createOnLocationChange();
+    });
+    label.append(name, slider);
+    element("sliders").append(label);
+    return slider;
+  });
+  nv.onLocationChange = (location) => {
+    location.vox.forEach((at, axis) => (sliders[axis].value = at));
+    const [x, y, z] = location.mm;
+    const hu = location.values[0] ? `${Math.round(location.values[0].value)} HU` : "";
+    const names = location.values.slice(1).map((value) => {
+      const layer = layers[Number.parseInt(value.name, 10)];
+      if (layer.kind === "scale") return `${layer.name} ${Math.round(value.value)} ${layer.unit}`;
+      const found = layer.labels.find((label) => label.value === Math.round(value.value));
+      return found ? found.name : "";
+    });
+    const side = (value, low, high) => `${Math.abs(value).toFixed(0)} ${value < 0 ? low : high}`;
+    const place = `${side(x, "L", "R")}, ${side(y, "P", "A")}, ${side(z, "I", "S")} mm`;
+    element("place").textContent = [place, hu, ...names].filter(Boolean).join(" · ");
+  };
+  await nv.setVolumeRenderIllumination(0.5);
+  nv.setRenderAzimuthElevation(160, 10);
+  apply();
+  nv.createOnLocationChange();
+  message.textContent = "";
+  document.body.dataset.ready = "true";
+})();
