@@ -93,8 +93,12 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, coarse_learning_rate: float) -> list[dict]:
-    """Groups for an optimizer: the coarse generator, which is trained already, apart from the rest."""
+    """Groups for an optimizer: the coarse generator, which is trained already, apart from the rest.
+
+    With a rate of 0 for it no gradient is computed there.
+    """
     coarse = list(network.coarse.parameters())
     known = {id(parameter) for parameter in coarse}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    network.coarse.requires_grad_(coarse_learning_rate > 0)
     return [{"params": coarse, "lr": coarse_learning_rate}, {"params": rest, "lr": learning_rate}]

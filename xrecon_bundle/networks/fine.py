@@ -71,9 +71,9 @@ class FineGenerator(nn.Module):
         spatial_size: int = 224,
         *,
         coarse_size: int = 64,
-        middle_channels: int = 32,
-        fine_channels: int = 16,
-        image_channels: tuple[int, ...] = (16, 32, 48, 64, 96),
+        middle_channels: int = 48,
+        fine_channels: int = 24,
+        image_channels: tuple[int, ...] = (16, 32, 64, 96, 128),
     ) -> None:
         super().__init__()
         if spatial_size < 32 or spatial_size % 32:

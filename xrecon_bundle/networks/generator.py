@@ -188,6 +188,8 @@ def _say_size(
 
 def _initialise(module: nn.Module) -> None:
     """As the paper's release: weights normal(0, 0.02), biases 0."""
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # without values; drawing them would import torch's compiler, a second
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

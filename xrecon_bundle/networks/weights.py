@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..files import InputError, atomic_path
-from .fine import FineGenerator, warm_start
-from .generator import PRESETS, XReconGenerator, build_generator
+
+if TYPE_CHECKING:
+    import torch
+
+    from .fine import FineGenerator
+    from .generator import XReconGenerator
 
 SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
 LARGEST_SIZE = 512
 FINE = "fine"
+
+
+def check_weights(path: str | Path) -> None:
+    """Raise :class:`InputError` unless there is a file; at once, while :func:`load_generator` first imports PyTorch."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: no weights here; train with configs/train.yaml, "
+            "or give others: after `make demo`, --model demo/models/model.pt"
+        )
 
 
 def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator | FineGenerator:
@@ -31,12 +43,13 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     Raises:
         InputError: no such file, not a state dict, or the weights of another network or size.
     """
+    check_weights(path)
+    import torch
+
+    from .fine import FineGenerator
+    from .generator import PRESETS, build_generator
+
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no weights here; train with configs/train.yaml, "
-            "or give others: after `make demo`, --model demo/models/model.pt"
-        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -69,6 +82,8 @@ def load_fine(path: str | Path, spatial_size: int = 224) -> FineGenerator:
     Raises:
         InputError: as :func:`load_generator`.
     """
+    from .fine import FineGenerator, warm_start
+
     found = load_generator(path)
     return found if isinstance(found, FineGenerator) else warm_start(FineGenerator(spatial_size), found)
 
@@ -85,10 +100,11 @@ def save_weights(
             kept in the metadata that PyTorch has for a state dict; the entries are the weights alone.
         half: in half precision; :func:`load_generator` makes them float32 again.
     """
-    plain = OrderedDict(
-        (name, value.half() if half and value.is_floating_point() else value)
-        for name, value in ((name, value.detach().cpu()) for name, value in state.items())
-    )
+    import torch
+
+    plain = OrderedDict((name, value.detach().cpu()) for name, value in state.items())
+    if half:
+        plain = OrderedDict((name, value.half()) for name, value in plain.items())
     size = spatial_size or _stated_size(state)
     if size is not None:
         plain._metadata = OrderedDict({"": {"spatial_size": size}})
