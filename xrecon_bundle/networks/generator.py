@@ -111,6 +111,14 @@ class XReconGenerator(nn.Module):
         for view, encoder in enumerate(self.encoders):
             channel = self.input_channels[view]
             features.append(encoder(image[:, channel : channel + 1]))
+        return self.decode(features)[0]
+
+    def decode(self, features: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+        """The volume ``(B, 1, S, S, S)``, and the views' features ``(B, views * C, S, S, S)`` that it is rendered of.
+
+        Args:
+            features: of each view what its encoder gives; the lists are emptied.
+        """
         x = self._base(features)
         volume: Tensor | None = None
         for scale in self.scales:
@@ -122,7 +130,7 @@ class XReconGenerator(nn.Module):
             if rendered is not None:
                 volume = render(volume, rendered) if self.fusion else rendered
         assert volume is not None
-        return self.act(volume)
+        return self.act(volume), x
 
     @torch.jit.unused
     def _stream(self, image: Tensor) -> Tensor:

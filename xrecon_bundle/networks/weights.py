@@ -12,10 +12,12 @@ from ..files import InputError, atomic_path
 if TYPE_CHECKING:
     import torch
 
+    from .fine import FineGenerator
     from .generator import XReconGenerator
 
 SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
 LARGEST_SIZE = 512
+FINE = "fine"
 
 
 def check_weights(path: str | Path) -> None:
@@ -27,11 +29,11 @@ def check_weights(path: str | Path) -> None:
         )
 
 
-def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator:
-    """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU.
+def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator | FineGenerator:
+    """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU, in float32.
 
-    The preset is the one whose parameter names and shapes are those of the file. Only tensors are unpickled
-    (``weights_only``), so an untrusted file cannot run code.
+    The network (a preset, or the fine one) is the one whose parameter names and shapes are those of the file. Only
+    tensors are unpickled (``weights_only``), so an untrusted file cannot run code.
 
     Args:
         path: what a training leaves as ``model.pt``.
@@ -44,6 +46,7 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     check_weights(path)
     import torch
 
+    from .fine import FineGenerator
     from .generator import PRESETS, build_generator
 
     path = Path(path)
@@ -54,22 +57,40 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
         raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
     if spatial_size is None:
         spatial_size = _stated_size(state) or SPATIAL_SIZE
-    for preset in PRESETS:
+    for network in (*PRESETS, FINE):
         try:
             with torch.device("meta"):
-                generator = build_generator(preset, spatial_size)
+                generator = FineGenerator(spatial_size) if network == FINE else build_generator(network, spatial_size)
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
-            generator.load_state_dict(state, assign=True)
+            generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
             return generator.eval()
     raise InputError(
-        f"{path}: these weights fit no preset ({', '.join(PRESETS)}) at spatial size {spatial_size}; "
+        f"{path}: these weights fit no network ({', '.join((*PRESETS, FINE))}) at spatial size {spatial_size}; "
         "give the size that they were trained at with --spatial_size"
     )
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_size: int | None = None) -> None:
+def load_fine(path: str | Path, spatial_size: int = 224) -> FineGenerator:
+    """A fine generator to train: of its own weights, or fresh around those of a coarse one.
+
+    Args:
+        path: weights of either.
+        spatial_size: of a fresh one.
+
+    Raises:
+        InputError: as :func:`load_generator`.
+    """
+    from .fine import FineGenerator, warm_start
+
+    found = load_generator(path)
+    return found if isinstance(found, FineGenerator) else warm_start(FineGenerator(spatial_size), found)
+
+
+def save_weights(
+    state: Mapping[str, torch.Tensor], path: str | Path, spatial_size: int | None = None, half: bool = False
+) -> None:
     """Write a plain state dict, on the CPU, atomically.
 
     Args:
@@ -77,10 +98,13 @@ def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_si
         path: the file.
         spatial_size: that the weights are for, where ``state`` is not a generator's own and does not know it. It is
             kept in the metadata that PyTorch has for a state dict; the entries are the weights alone.
+        half: in half precision; :func:`load_generator` makes them float32 again.
     """
     import torch
 
     plain = OrderedDict((name, value.detach().cpu()) for name, value in state.items())
+    if half:
+        plain = OrderedDict((name, value.half()) for name, value in plain.items())
     size = spatial_size or _stated_size(state)
     if size is not None:
         plain._metadata = OrderedDict({"": {"spatial_size": size}})
