@@ -1,7 +1,7 @@
 """Draw films of one person in many looks: ``python scripts/draw_film_sheet.py``.
 
-Writes ``docs/images/films.jpg``: of the open LIDC CT, five pairs a row, PA and lateral, as training and the finder of chests
-see them (:mod:`xrecon_bundle.projection.film`).
+Writes ``docs/images/films.jpg``: of the open LIDC CT, five pairs a row, PA and lateral, as training and the finder of
+chests see them (:mod:`xrecon_bundle.projection.film`).
 """
 
 from __future__ import annotations
