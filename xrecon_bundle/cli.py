@@ -15,7 +15,7 @@ from typing import Any
 import fire
 from fire import decorators
 
-from .files import InputError, check_writable, to_json
+from .files import InputError, check_readable, check_writable, to_json
 
 PACKAGE = Path(__file__).parent
 # In the bundle the weights lie beside the package, in an installed wheel within it.
@@ -114,10 +114,11 @@ def reconstruct_folder(
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
     """
+    check_writable(Path(output) / "summary.csv")
+    check_readable(folder, "folder", "give one with the radiographs of many patients")
     from .workflows import reconstruct_folder as batch
     from .workflows.predictor import Predictor
 
-    check_writable(Path(output) / batch.SUMMARY)
     predictor = Predictor(
         model,
         spatial_size,
@@ -199,6 +200,8 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
         spatial_size: voxels along each edge of the volume.
         series: SeriesInstanceUID, where a DICOM folder holds several.
     """
+    check_writable(output_dir, folder=True)
+    check_readable(ct, "file or folder")
     from .workflows.simulate import simulate_case
 
     _tell(simulate_case(ct, output_dir, spatial_size=spatial_size, series=series))
@@ -225,6 +228,8 @@ def prepare(
         cluster: address of a Dask scheduler (tcp://...) that does the work instead; needs dask[distributed].
         patient_pattern: regular expression that finds the patient in a CT's path, where the files do not name one.
     """
+    check_writable(Path(output_dir) / "manifest.json")
+    check_readable(ct_folder, "folder", "give the folder that holds your CTs")
     from .datasets.prepare import prepare as prepare_folder
 
     summary = prepare_folder(
@@ -252,6 +257,8 @@ def evaluate(pred: str, true: str) -> None:
         pred: reconstructed CT, NIfTI in HU, in the chest frame.
         true: true CT, NIfTI in HU, on the same grid.
     """
+    for volume in (pred, true):
+        check_readable(volume)
     from .workflows.evaluate import compare_files
 
     print(to_json(compare_files(pred, true)))
@@ -319,6 +326,20 @@ def view(
     print(f"wrote {view_file(volume, labels, output, deviation_path=deviation, series=series)}")
 
 
+def app(model: str = MODEL, port: int = 8571) -> None:
+    """Serve a page to this machine's own browser: drop two X-rays or a CT, look, measure, download.
+
+    Nothing is sent elsewhere, and what was dropped is deleted when the page is closed. Ctrl+C ends it.
+
+    Args:
+        model: weights, a plain state dict.
+        port: of 127.0.0.1; 0 takes a free one.
+    """
+    from .app.server import serve
+
+    serve(model, port)
+
+
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
     """Convert the checkpoint that the paper's authors released into weights for configs/published_224.yaml.
 
@@ -327,10 +348,11 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
         output: state dict to write.
         spatial_size: edge of the volume that it was trained for.
     """
+    check_writable(output, sources=[checkpoint])
+    check_readable(checkpoint)
     from .networks.published import convert_state, read_published, unused_entries
     from .networks.weights import save_weights
 
-    check_writable(output, sources=[checkpoint])
     state = read_published(checkpoint, spatial_size)
     for reason, names in unused_entries(state).items():
         print(f"{len(names)} entries are not used ({names[0]} ...): {reason}")
@@ -346,10 +368,12 @@ def export(weights: str, output: str, spatial_size: int | None = None) -> None:
         output: .pt2 for a program of torch.export, or .onnx. Input (1, 2, S, S), output (1, 1, S, S, S).
         spatial_size: edge of the volume that the weights were trained for, where their file does not say.
     """
-    from .networks.export import export_generator
-    from .networks.weights import load_generator
-
     check_writable(output, sources=[weights])
+    from .networks.weights import check_weights, load_generator
+
+    check_weights(weights)
+    from .networks.export import export_generator
+
     export_generator(load_generator(weights, spatial_size), output)
     print(f"wrote {output}")
 
@@ -377,6 +401,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "segment": segment,
     "view": view,
+    "app": app,
     "convert-published": convert_published,
     "export": export,
 }

@@ -17,6 +17,7 @@ from .frame import is_sheared
 
 Format = Literal["nifti", "dicom"]  # what CTs and label maps are written as
 FORMATS: tuple[Format, Format] = ("nifti", "dicom")
+Kind = Literal["file", "folder", "file or folder"]
 LONGEST_NAME = 240  # bytes; file systems take 255, and what is not finished has a longer name than the result
 
 
@@ -69,6 +70,24 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
             else:
                 found.append(path)
     return sorted(found), problems
+
+
+def check_readable(path: str | os.PathLike, kind: Kind = "file", remedy: str = "") -> None:
+    """Raise :class:`InputError` unless ``path`` is there, and of this ``kind``; cheap, to call before anything else.
+
+    Args:
+        path: what is to be read.
+        kind: what it has to be.
+        remedy: what to do, in the imperative.
+    """
+    path = Path(path)
+    remedy = remedy and f"; {remedy}"
+    if not path.exists():
+        raise InputError(f"{path}: no such {kind}{remedy}")
+    if kind == "file" and path.is_dir():
+        raise InputError(f"{path} is a folder, not a file{remedy}")
+    if kind == "folder" and not path.is_dir():
+        raise InputError(f"{path}: no such folder, but a file{remedy}")
 
 
 def _unreadable(entry: os.DirEntry) -> str | None:

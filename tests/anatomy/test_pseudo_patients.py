@@ -87,3 +87,24 @@ def test_a_map_without_lungs_and_other_shapes_are_refused(chest):
         make_pseudo_patient(chest.ct, np.zeros_like(chest.labels), SPACING, 0)
     with pytest.raises(ValueError, match="one shape"):
         make_pseudo_patient(chest.ct, chest.labels[1:], SPACING, 0)
+
+
+def test_who_stands_has_lower_domes_and_more_lung(chest):
+    """The same seed, lying and standing."""
+    more, lower = [], []
+    for seed in range(4):
+        lying, standing = (
+            np.isin(make_pseudo_patient(chest.ct, chest.labels, SPACING, seed, stands)[1], (1, 2))
+            for stands in (False, True)
+        )
+        more.append(standing.sum() / lying.sum())
+        base = [np.percentile(np.argwhere(lungs)[:, 2], 90) for lungs in (lying, standing)]
+        lower.append(base[1] - base[0])
+    assert min(more) > 1.02
+    assert 1.06 < np.mean(more) < 1.2
+    assert np.mean(lower) > 0.5
+
+
+def test_the_standing_deformation_does_not_fold():
+    for seed in range(3):
+        assert jacobian(random_deformation(LABELS, SPACING, seed, standing=True)).min() > 0

@@ -11,7 +11,8 @@ from scipy import ndimage
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from xrecon_bundle.frame import hu_to_unit
-from xrecon_bundle.metrics.image import PLANES, ImageMetric, body_mask, image_metrics
+from xrecon_bundle.metrics import ImageMetric
+from xrecon_bundle.metrics.image import PLANES, body_mask, image_metrics
 
 SHAPE = (21, 26, 19)
 

@@ -19,11 +19,13 @@ from .. import frame
 
 GRID_MM = 8.0  # of the velocity field; what it holds is smoother
 LEAST_JACOBIAN = 0.2
+STANDING_DOMES_MM = (16.0, 50.0)  # by which the domes are lower, before the flow is weakened
+STANDING_HEART = (0.05, 0.25)  # by which the heart is narrower
 _LUNGS = (1, 2, 3, 4)
 
 
 def make_pseudo_patient(
-    hu: np.ndarray, labels: np.ndarray, spacing: Sequence[float], seed: int
+    hu: np.ndarray, labels: np.ndarray, spacing: Sequence[float], seed: int, standing: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deform a CT and its labels and vary its intensities.
 
@@ -33,6 +35,7 @@ def make_pseudo_patient(
             change by itself.
         spacing: voxel size in mm.
         seed: same seed, same patient.
+        standing: the CT's patient lay, this one stands, as for a radiograph: see :func:`random_deformation`.
 
     Returns:
         CT (int16 HU) and labels (their dtype) on the same grid.
@@ -45,17 +48,23 @@ def make_pseudo_patient(
     if not np.isin(labels, _LUNGS).any():
         raise ValueError("the label map holds no lung (values 1 to 4)")
     edges = np.asarray(spacing, dtype=float)
-    source = random_deformation(labels, edges, seed)
+    source = random_deformation(labels, edges, seed, standing)
     moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
     moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
     varied = _vary_intensity(moved, moved_labels, jacobian(source), edges, np.random.default_rng([seed, 1]))
     return np.rint(np.clip(varied, frame.AIR_HU, 3071)).astype(np.int16), moved_labels
 
 
-def random_deformation(labels: np.ndarray, spacing: Sequence[float] | np.ndarray, seed: int) -> np.ndarray:
+def random_deformation(
+    labels: np.ndarray, spacing: Sequence[float] | np.ndarray, seed: int, standing: bool = False
+) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
     Arguments as :func:`make_pseudo_patient`. The Jacobian determinant of the map is positive everywhere.
+
+    Who stands has lower domes of the diaphragm and a narrower heart, and, at deep inspiration, 10.9 % more lung on
+    average, most of it in the lower lobes (Yamada et al., Respiration 99 (2020) 598, 32 volunteers). The LIDC CT's
+    gains 9.8 % (six seeds); how much narrower the heart becomes is an assumption.
     """
     edges = np.asarray(spacing, dtype=float)
     rng = np.random.default_rng([seed, 0])
@@ -69,6 +78,8 @@ def random_deformation(labels: np.ndarray, spacing: Sequence[float] | np.ndarray
 
     velocity = _breath(organs, position, rng) + _organ_sizes(organs, position, rng)
     velocity += _soft_tissue(organs, position, rng) + _smooth_noise(coarse, step, rng)
+    if standing:
+        velocity += _standing(organs, position, np.random.default_rng([seed, 2]))
     affine, centre = _body(organs, position, rng)
     for _ in range(12):
         flow = position + exponential(velocity, step)
@@ -125,12 +136,36 @@ def _body(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) ->
 
 def _breath(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The diaphragm, higher or lower by up to 25 mm: most at the lungs' base, none at the chest wall and the apex."""
-    lungs = np.isin(organs, _LUNGS)
-    low, high = position[:, lungs].min(axis=1), position[:, lungs].max(axis=1)
-    x, y, z = ((axis - a) / (b - a) for axis, a, b in zip(position, low, high, strict=True))
-    base = np.exp(-(((z - 0.78) / 0.3) ** 2)) * _bump(x) * _bump(y)
-    velocity = np.zeros_like(position)
-    velocity[2] = rng.uniform(-22, 22) * base
+    x, y, z = _within_lungs(organs, position)
+    return _domes(_bump(x) * _bump(y), z, rng.uniform(-22, 22))
+
+
+def _within_lungs(organs: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Positions ``(3, ...)`` as shares of the box around both lungs."""
+    lungs = position[:, np.isin(organs, _LUNGS)]
+    low, high = (edge[:, None, None, None] for edge in (lungs.min(axis=1), lungs.max(axis=1)))
+    return (position - low) / (high - low)
+
+
+def _domes(where: np.ndarray, z: np.ndarray, higher_mm: float) -> np.ndarray:
+    velocity = np.zeros((3, *z.shape))
+    velocity[2] = higher_mm * np.exp(-(((z - 0.78) / 0.3) ** 2)) * where
+    return velocity
+
+
+def _standing(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lower domes, and a heart that is narrower from side to side."""
+    x, y, z = _within_lungs(organs, position)
+    # Under all of both lungs, not only in the middle as a breath.
+    velocity = _domes((_bump(x) * _bump(y)) ** 0.25, z, -rng.uniform(*STANDING_DOMES_MM))
+    # Between the lungs, in front of the spine, below the hila, whether labels name the heart or not.
+    heart = ~np.isin(organs, _LUNGS) & (abs(x - 0.5) < 0.25) & (abs(y - 0.35) < 0.3) & (abs(z - 0.62) < 0.15)
+    places = position[:, heart]
+    if places.shape[1] >= 8:
+        middle, reach = places.mean(axis=1), np.maximum(places.std(axis=1) * 1.6, 2 * GRID_MM)
+        offset = position - middle[:, None, None, None]
+        near = np.exp(-0.5 * ((offset / reach[:, None, None, None]) ** 2).sum(axis=0))
+        velocity[0] += rng.uniform(*STANDING_HEART) * offset[0] * near
     return velocity
 
 

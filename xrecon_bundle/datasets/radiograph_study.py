@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from ..dicom.headers import read_dataset
 from ..dicom.series import CHEST_WORDS
 from ..files import one_line
 from ..io.radiograph_files import VIEWS, View
-from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view
+from ..io.radiograph_tags import MODALITIES, VIEW_CODES, VIEW_POSITIONS, dicom_directions, shown_view, view_code
 
 # In SeriesDescription and the like, for files whose own tags do not name the view.
 VIEW_WORDS: dict[View, str] = {"pa": r"\b(PA|P\.A\.|POSTERO-?ANTERIOR|FRONTAL)\b", "lateral": r"\b(LAT|LATERAL|LL)\b"}
@@ -128,10 +127,7 @@ def radiograph_view(header: Dataset) -> View | None:
     position = "".join(filter(str.isalpha, str(header.get("ViewPosition") or "").upper()))
     if position:
         return _first(view for view in VIEWS if position in VIEW_POSITIONS[view])
-    codes = [
-        Code(str(item.get("CodeValue", "")), str(item.get("CodingSchemeDesignator", "")), "")
-        for item in header.get("ViewCodeSequence") or []
-    ]
+    codes = [view_code(item) for item in header.get("ViewCodeSequence") or []]
     if codes:
         return _first(view for view in VIEWS if any(code in VIEW_CODES[view] for code in codes))
     directions = dicom_directions(header)

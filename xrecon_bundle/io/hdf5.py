@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from .. import frame
@@ -40,6 +39,8 @@ def read_hdf5(path: str | os.PathLike) -> PublishedCase:
         InputError: not HDF5, a dataset is missing, the shapes are not a cube and two square images, or ``ct`` is not
             HU + 1024.
     """
+    import h5py
+
     try:
         with _bounded_memory(), h5py.File(path) as file:
             datasets = [file[name] for name in DATASETS]
@@ -103,6 +104,8 @@ def write_hdf5(path: str | os.PathLike, ct: np.ndarray, radiographs: np.ndarray)
             :func:`xrecon_bundle.frame.radiograph_to_unit`.
     """
     views = np.rint(radiograph_to_unit(np.asarray(radiographs, np.float32)) * 255).astype(np.uint8)
+    import h5py
+
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file["ct"] = np.rint(ct + frame.HU_OFFSET).clip(0, None).astype(np.int16).transpose(2, 1, 0)
         file["xray1"], file["xray2"] = views[0].T, views[1].T

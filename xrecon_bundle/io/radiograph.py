@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from .. import frame
 from ..dicom.grey import dense_is_bright, padding
 from ..dicom.pixels import stored_pixels
-from ..files import InputError
+from ..files import InputError, check_readable
 from ..frame import LOWER_PERCENTILE
 from .radiograph_files import PNG_FIELD_OF_VIEW, VIEW_DIRECTIONS, View
 from .radiograph_tags import (
@@ -95,10 +95,7 @@ def read_radiograph(path: str | os.PathLike, view: View, accept_any_view: bool =
         InputError: there is no such file, it cannot be read, or its tags speak against it.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the {NAMES[view]} radiograph's file")
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    check_readable(path, "file", f"give the {NAMES[view]} radiograph's file")
     try:
         with open(path, "rb") as file:
             head = file.read(132)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 
 from .. import frame
 from ..files import InputError
@@ -22,14 +21,13 @@ VIEW_POSITIONS: dict[View, set[str]] = {
     "pa": {"PA", "POSTEROANTERIOR"},
     "lateral": {"LL", "LAT", "LATERAL", "LLAT", "LEFTLATERAL"},
 }
-# ViewCodeSequence, PS3.16 CID 4010.
-VIEW_CODES: dict[View, list[Code]] = {
-    "pa": [
-        Code("272479007", "SCT", "postero-anterior"),
-        Code("399033003", "SCT", "frontal"),
-        Code("R-10214", "SRT", "postero-anterior"),
-    ],
-    "lateral": [Code("399173006", "SCT", "left lateral"), Code("399067008", "SCT", "lateral")],
+# ViewCodeSequence, PS3.16 CID 4010: postero-anterior, frontal; left lateral, lateral. SRT: as written before 2017.
+VIEW_CODES: dict[View, set[tuple[str, str]]] = {
+    "pa": {
+        *(("272479007", "SCT"), ("399033003", "SCT")),
+        *(("R-40888", "SRT"), ("R-10202", "SRT"), ("R-10214", "SRT")),
+    },
+    "lateral": {("399173006", "SCT"), ("399067008", "SCT"), ("R-10236", "SRT"), ("R-102CD", "SRT")},
 }
 NAMES: dict[View, str] = {"pa": "PA", "lateral": "left lateral"}
 PLAUSIBLE_DISTANCE_MM = (500.0, 5000.0)  # of the source from the detector
@@ -55,6 +53,11 @@ def mismatch(path: Path, reason: str, view: View) -> InputError:
     )
 
 
+def view_code(item: Dataset) -> tuple[str, str]:
+    """Value and scheme of an item of ViewCodeSequence, as in :data:`VIEW_CODES`."""
+    return str(item.get("CodeValue") or ""), str(item.get("CodingSchemeDesignator") or "")
+
+
 def refuse_wrong_tags(path: Path, dataset: Dataset, view: View) -> None:
     """Raise :class:`InputError` where the tags speak against a radiograph of this ``view``, ready to be looked at."""
     modality = dataset.get("Modality") or ""
@@ -69,9 +72,9 @@ def refuse_wrong_tags(path: Path, dataset: Dataset, view: View) -> None:
     if position and "".join(filter(str.isalpha, position.upper())) not in VIEW_POSITIONS[view]:
         raise mismatch(path, f"ViewPosition is '{position}'", view)
     for item in dataset.get("ViewCodeSequence") or []:
-        code = Code(item.get("CodeValue", ""), item.get("CodingSchemeDesignator", ""), item.get("CodeMeaning", ""))
-        if code.value and code not in VIEW_CODES[view]:
-            raise mismatch(path, f"ViewCodeSequence says '{code.meaning or code.value}'", view)
+        code = view_code(item)
+        if code[0] and code not in VIEW_CODES[view]:
+            raise mismatch(path, f"ViewCodeSequence says '{item.get('CodeMeaning') or code[0]}'", view)
     laterality = dataset.get("ImageLaterality") or dataset.get("Laterality") or ""
     if laterality in {"R", "L"} and (view == "pa" or laterality == "R"):
         raise mismatch(path, f"laterality is '{laterality}'", view)

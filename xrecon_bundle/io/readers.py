@@ -7,16 +7,19 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import itk
 import nibabel
 import numpy as np
 
 from ..dicom.series import Series, choose_series, is_dicom, load_series, other_series, scan_dicom
-from ..files import InputError, find_files, one_line
+from ..files import InputError, check_readable, find_files, one_line
 from ..volume import LPS_TO_RAS, CTVolume, check_affine, check_hu
 from .hdf5 import HDF5_SUFFIXES, read_hdf5
 from .itk_header import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, VolumeHeader, check_voxels, millimetres, read_header
+
+if TYPE_CHECKING:
+    import itk
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (*METAIMAGE_SUFFIXES, *NRRD_SUFFIXES)
@@ -44,8 +47,7 @@ def read_ct(path: str | os.PathLike, series: str | None = None) -> CTVolume:
     """
     path = Path(path)
     with named(path):
-        if not path.exists():
-            raise InputError("no such file or folder")
+        check_readable(path, "file or folder")
         if path.is_dir():
             return read_dicom(dicom_files(path), series)
         if path.stat().st_size and not has_suffix(path, FILE_SUFFIXES) and is_dicom(path):
@@ -207,6 +209,8 @@ def _turned(sform: np.ndarray, qform: np.ndarray) -> float:
 
 
 def _read_itk(path: Path) -> CTVolume:
+    import itk  # as slow to import as all the rest of this module
+
     header = read_header(path)
     scale = millimetres(path, header)
     try:
@@ -225,6 +229,8 @@ def _read_itk(path: Path) -> CTVolume:
 
 
 def _itk_image(path: Path, header: VolumeHeader) -> itk.Image[itk.F, 3]:
+    import itk
+
     information = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     information.SetFileName(str(path))
     information.ReadImageInformation()

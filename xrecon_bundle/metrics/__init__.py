@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .agreement import agreement, bland_altman, cohen_kappa, fleiss_kappa, icc_2_1, icc_3_1, pearson
-from .image import ImageMetric, body_mask, image_metrics
+from .image import body_mask, image_metrics
 from .overlap import dice_score, region_overlap
 from .proportion import bootstrap_cases, clustered_proportion, paired_difference, proportion
+
+if TYPE_CHECKING:
+    from .image_metric import ImageMetric
 
 __all__ = [
     "ImageMetric",
@@ -25,3 +30,11 @@ __all__ = [
     "proportion",
     "region_overlap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ImageMetric":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .image_metric import ImageMetric  # by need: MONAI's metrics take seconds to import
+
+    return ImageMetric

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are imported at first use
 from numpy.typing import ArrayLike
-from scipy import stats
 
 Weights = Literal["none", "linear", "quadratic"]  # how much a disagreement counts: all alike, or by its distance
 
@@ -42,7 +42,7 @@ def pearson(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> Estimate:
     x, y = _pairs(x, y)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return UNKNOWN
-    result = stats.pearsonr(x, y)
+    result = scipy.stats.pearsonr(x, y)
     if len(x) < 4:
         return Estimate(float(result.statistic), np.nan, np.nan)
     interval = result.confidence_interval(confidence)
@@ -72,8 +72,8 @@ def icc_2_1(x: ArrayLike, y: ArrayLike, *more: ArrayLike, confidence: float = 0.
     )
     tail = 1 - (1 - confidence) / 2
     shared = raters * columns + (raters * cases - raters - cases) * error
-    f_low = stats.f.ppf(tail, cases - 1, freedom)
-    f_high = stats.f.ppf(tail, freedom, cases - 1)
+    f_low = scipy.stats.f.ppf(tail, cases - 1, freedom)
+    f_high = scipy.stats.f.ppf(tail, freedom, cases - 1)
     low = cases * (rows - f_low * error) / (f_low * shared + cases * rows)
     high = cases * (f_high * rows - error) / (shared + cases * f_high * rows)
     return Estimate(float(icc), float(low), float(high))
@@ -93,7 +93,7 @@ def icc_3_1(x: ArrayLike, y: ArrayLike, *more: ArrayLike, confidence: float = 0.
         return Estimate(1.0, 1.0, 1.0)
     ratio, freedom = rows / error, (cases - 1, (cases - 1) * (raters - 1))
     tail = 1 - (1 - confidence) / 2
-    ratios = (ratio, ratio / stats.f.ppf(tail, *freedom), ratio * stats.f.ppf(tail, *freedom[::-1]))
+    ratios = (ratio, ratio / scipy.stats.f.ppf(tail, *freedom), ratio * scipy.stats.f.ppf(tail, *freedom[::-1]))
     return Estimate(*(float((f - 1) / (f + raters - 1)) for f in ratios))
 
 
@@ -120,7 +120,7 @@ def cohen_kappa(x: ArrayLike, y: ArrayLike, weights: Weights = "none", confidenc
     kappa = (observed - chance) / (1 - chance)
     deviation = weight - ((weight @ of_y)[:, None] + (of_x @ weight)[None]) * (1 - kappa)
     variance = (np.sum(table * deviation**2) - (kappa - chance * (1 - kappa)) ** 2) / (1 - chance) ** 2 / len(x)
-    return _around(kappa, np.sqrt(max(variance, 0.0)), stats.norm.ppf(1 - (1 - confidence) / 2))
+    return _around(kappa, np.sqrt(max(variance, 0.0)), scipy.stats.norm.ppf(1 - (1 - confidence) / 2))
 
 
 def fleiss_kappa(*readers: ArrayLike, weights: Weights = "none", confidence: float = 0.95) -> Estimate:
@@ -148,7 +148,7 @@ def fleiss_kappa(*readers: ArrayLike, weights: Weights = "none", confidence: flo
     of_case = (observed - chance) / (1 - chance)
     of_case -= 2 * (1 - kappa) * (votes @ weight @ share / count - chance) / (1 - chance)
     error = np.sqrt(np.sum((of_case - kappa) ** 2) / (cases * (cases - 1)))
-    return _around(kappa, error, stats.t.ppf(1 - (1 - confidence) / 2, cases - 1))
+    return _around(kappa, error, scipy.stats.t.ppf(1 - (1 - confidence) / 2, cases - 1))
 
 
 def bland_altman(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> BlandAltman:
@@ -163,7 +163,7 @@ def bland_altman(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> BlandA
         bias = float(difference.mean()) if count else np.nan
         return BlandAltman(Estimate(bias, np.nan, np.nan), UNKNOWN, UNKNOWN)
     bias, spread = difference.mean(), difference.std(ddof=1)
-    z, t = stats.norm.ppf(0.975), stats.t.ppf(1 - (1 - confidence) / 2, count - 1)
+    z, t = scipy.stats.norm.ppf(0.975), scipy.stats.t.ppf(1 - (1 - confidence) / 2, count - 1)
 
     def around(value: float, standard_error: float) -> Estimate:
         return Estimate(float(value), float(value - t * standard_error), float(value + t * standard_error))

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from monai.metrics.regression import RegressionMetric
-from monai.utils import MetricReduction
 
 from ..frame import HU_SPAN, hu_to_unit
 from ..segmentation.body import filled_body
@@ -137,37 +135,28 @@ def image_metrics(pred: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | N
     return values
 
 
-class ImageMetric(RegressionMetric):
-    """One measure of :func:`image_metrics` as a MONAI metric, for ``monai.handlers.IgniteMetricHandler`` and configs.
+def image_metric(name: str) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """One measure of :func:`image_metrics` as a function of two volumes, as that takes them.
 
     Args:
         name: a key that :func:`image_metrics` returns, ``psnr_avg`` or ``mae_hu_body`` for instance.
-        reduction: how cases are put together, as in :class:`monai.metrics.MAEMetric`.
 
     Raises:
         ValueError: No measure has this name.
     """
+    base = name.removesuffix("_body")
+    functions = dict(SCALAR_METRICS)
+    for prefix, metric in PLANE_METRICS.items():
+        functions[f"{prefix}_avg"] = _mean_of(metric)
+        functions |= {f"{prefix}_{plane}": _plane_of(metric, axis) for axis, plane in enumerate(PLANES)}
+    if base not in functions:
+        raise ValueError(f"no image metric is called {name!r}; there are {', '.join(functions)}, also with _body")
 
-    def __init__(self, name: str, reduction: MetricReduction | str = MetricReduction.MEAN) -> None:
-        super().__init__(reduction=reduction)
-        self.name = name
-        base = name.removesuffix("_body")
-        functions = dict(SCALAR_METRICS)
-        for prefix, metric in PLANE_METRICS.items():
-            functions[f"{prefix}_avg"] = _mean_of(metric)
-            functions |= {f"{prefix}_{plane}": _plane_of(metric, axis) for axis, plane in enumerate(PLANES)}
-        if base not in functions:
-            raise ValueError(f"no image metric is called {name!r}; there are {', '.join(functions)}, also with _body")
-        self._function = functions[base]
-        self._inside_body = base != name
+    def measure(pred: torch.Tensor, true: torch.Tensor) -> float:
+        pred, true = _prepare(pred), _prepare(true)
+        return functions[base](pred, true, body_mask(true) if base != name else None)
 
-    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """``(B, 1)`` values for volumes ``(B, 1, X, Y, Z)`` in network units."""
-        values = []
-        for pred, true in zip(y_pred, y, strict=True):
-            pred, true = _prepare(pred), _prepare(true)
-            values.append([self._function(pred, true, body_mask(true) if self._inside_body else None)])
-        return torch.tensor(values, dtype=torch.float32)
+    return measure
 
 
 def body_mask(true: torch.Tensor) -> torch.Tensor:

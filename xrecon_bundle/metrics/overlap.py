@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from ..segmentation.labels import REGIONS
 
@@ -32,6 +31,8 @@ def region_overlap(
     Returns:
         ``dice_<region>`` in [0, 1], ``hd95_<region>`` and ``asd_<region>`` in mm.
     """
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance  # seconds
+
     pred, true = (np.asarray(labels).reshape(np.shape(labels)[-3:]) for labels in (pred, true))
     diagonal = float(np.linalg.norm(np.multiply(true.shape, spacing)))
     values: dict[str, float] = {}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+import scipy  # its parts are imported at first use
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from .agreement import UNKNOWN, Estimate
 
@@ -21,7 +21,7 @@ def proportion(
     """
     if count == 0:
         return UNKNOWN
-    interval = stats.binomtest(int(successes), int(count)).proportion_ci(confidence, method)
+    interval = scipy.stats.binomtest(int(successes), int(count)).proportion_ci(confidence, method)
     return Estimate(successes / count, float(interval.low), float(interval.high))
 
 
@@ -55,9 +55,9 @@ def clustered_proportion(successes: ArrayLike, counts: ArrayLike, confidence: fl
         effective = float(np.clip(share * (1 - share) / max(variance, 1e-12), least, total))
     # Student's t for the normal quantile: the design effect is itself estimated from that many clusters.
     z = (
-        stats.t.ppf(1 - (1 - confidence) / 2, clusters - 1)
+        scipy.stats.t.ppf(1 - (1 - confidence) / 2, clusters - 1)
         if clusters > 1
-        else stats.norm.ppf(1 - (1 - confidence) / 2)
+        else scipy.stats.norm.ppf(1 - (1 - confidence) / 2)
     )
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     half = z / (1 + z**2 / effective) * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))

@@ -111,6 +111,14 @@ class XReconGenerator(nn.Module):
         for view, encoder in enumerate(self.encoders):
             channel = self.input_channels[view]
             features.append(encoder(image[:, channel : channel + 1]))
+        return self.decode(features)[0]
+
+    def decode(self, features: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+        """The volume ``(B, 1, S, S, S)``, and the views' features ``(B, views * C, S, S, S)`` that it is rendered of.
+
+        Args:
+            features: of each view what its encoder gives; the lists are emptied.
+        """
         x = self._base(features)
         volume: Tensor | None = None
         for scale in self.scales:
@@ -122,7 +130,7 @@ class XReconGenerator(nn.Module):
             if rendered is not None:
                 volume = render(volume, rendered) if self.fusion else rendered
         assert volume is not None
-        return self.act(volume)
+        return self.act(volume), x
 
     @torch.jit.unused
     def _stream(self, image: Tensor) -> Tensor:
@@ -180,6 +188,8 @@ def _say_size(
 
 def _initialise(module: nn.Module) -> None:
     """As the paper's release: weights normal(0, 0.02), biases 0."""
+    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+        return  # without values; drawing them would import torch's compiler, a second
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

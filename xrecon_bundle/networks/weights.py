@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..files import InputError, atomic_path
-from .generator import PRESETS, XReconGenerator, build_generator
+
+if TYPE_CHECKING:
+    import torch
+
+    from .fine import FineGenerator
+    from .generator import XReconGenerator
 
 SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
 LARGEST_SIZE = 512
+FINE = "fine"
 
 
-def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator:
-    """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU.
+def check_weights(path: str | Path) -> None:
+    """Raise :class:`InputError` unless there is a file; at once, while :func:`load_generator` first imports PyTorch."""
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: no weights here; train with configs/train.yaml, "
+            "or give others: after `make demo`, --model demo/models/model.pt"
+        )
 
-    The preset is the one whose parameter names and shapes are those of the file. Only tensors are unpickled
-    (``weights_only``), so an untrusted file cannot run code.
+
+def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator | FineGenerator:
+    """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU, in float32.
+
+    The network (a preset, or the fine one) is the one whose parameter names and shapes are those of the file. Only
+    tensors are unpickled (``weights_only``), so an untrusted file cannot run code.
 
     Args:
         path: what a training leaves as ``model.pt``.
@@ -29,12 +43,13 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     Raises:
         InputError: no such file, not a state dict, or the weights of another network or size.
     """
+    check_weights(path)
+    import torch
+
+    from .fine import FineGenerator
+    from .generator import PRESETS, build_generator
+
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no weights here; train with configs/train.yaml, "
-            "or give others: after `make demo`, --model demo/models/model.pt"
-        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -42,22 +57,40 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
         raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
     if spatial_size is None:
         spatial_size = _stated_size(state) or SPATIAL_SIZE
-    for preset in PRESETS:
+    for network in (*PRESETS, FINE):
         try:
             with torch.device("meta"):
-                generator = build_generator(preset, spatial_size)
+                generator = FineGenerator(spatial_size) if network == FINE else build_generator(network, spatial_size)
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
-            generator.load_state_dict(state, assign=True)
+            generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
             return generator.eval()
     raise InputError(
-        f"{path}: these weights fit no preset ({', '.join(PRESETS)}) at spatial size {spatial_size}; "
+        f"{path}: these weights fit no network ({', '.join((*PRESETS, FINE))}) at spatial size {spatial_size}; "
         "give the size that they were trained at with --spatial_size"
     )
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_size: int | None = None) -> None:
+def load_fine(path: str | Path, spatial_size: int = 224) -> FineGenerator:
+    """A fine generator to train: of its own weights, or fresh around those of a coarse one.
+
+    Args:
+        path: weights of either.
+        spatial_size: of a fresh one.
+
+    Raises:
+        InputError: as :func:`load_generator`.
+    """
+    from .fine import FineGenerator, warm_start
+
+    found = load_generator(path)
+    return found if isinstance(found, FineGenerator) else warm_start(FineGenerator(spatial_size), found)
+
+
+def save_weights(
+    state: Mapping[str, torch.Tensor], path: str | Path, spatial_size: int | None = None, half: bool = False
+) -> None:
     """Write a plain state dict, on the CPU, atomically.
 
     Args:
@@ -65,8 +98,13 @@ def save_weights(state: Mapping[str, torch.Tensor], path: str | Path, spatial_si
         path: the file.
         spatial_size: that the weights are for, where ``state`` is not a generator's own and does not know it. It is
             kept in the metadata that PyTorch has for a state dict; the entries are the weights alone.
+        half: in half precision; :func:`load_generator` makes them float32 again.
     """
+    import torch
+
     plain = OrderedDict((name, value.detach().cpu()) for name, value in state.items())
+    if half:
+        plain = OrderedDict((name, value.half()) for name, value in plain.items())
     size = spatial_size or _stated_size(state)
     if size is not None:
         plain._metadata = OrderedDict({"": {"spatial_size": size}})

@@ -123,6 +123,14 @@ class ConeBeamGeometry:
             return 1.0
         return self.source_to_detector / (self.source_to_detector - self.detector_to_centre)
 
+    def project(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 2"]:
+        """Where points ``(..., 3)`` in mm are seen in the base view: ``(u, v)`` in mm from the detector's middle."""
+        u, v, w = (points @ rotation_matrix(points.new_tensor(self.orientation))).unbind(-1)
+        if self.is_parallel:
+            return torch.stack([u, v], -1)
+        scale = self.source_to_detector / (w + self.source_to_detector - self.detector_to_centre)
+        return torch.stack([u * scale, v * scale], -1)
+
     def rays(self, poses: Float[Tensor, "*v 6"]) -> tuple[Float[Tensor, "*v u w 3"], Float[Tensor, "*v u w 3"]]:
         """The ray of every pixel under ``poses`` ``(..., 6)``.
 

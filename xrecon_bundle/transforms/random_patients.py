@@ -70,6 +70,7 @@ class RandPseudoPatientd(RandomizableTransform, MapTransform):
         keys: the CT, ``(1, X, Y, Z)`` in HU, LPI.
         prob: how often.
         segmentation_key: label map that goes with the CT; where there is none, the lungs are found and it is added.
+        standing: the CT's patient lay, the new one stands, as for a radiograph.
         allow_missing_keys: go on where the CT is missing.
 
     Raises:
@@ -81,11 +82,13 @@ class RandPseudoPatientd(RandomizableTransform, MapTransform):
         keys: KeysCollection = "label",
         prob: float = 0.8,
         segmentation_key: str = "segmentation",
+        standing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         self.segmentation_key = segmentation_key
+        self.standing = standing
 
     def randomize(self, data: object = None) -> None:
         """Draw the seed of the deformation."""
@@ -109,7 +112,7 @@ class RandPseudoPatientd(RandomizableTransform, MapTransform):
         known = self.segmentation_key in data
         labels = np.asarray(data[self.segmentation_key])[0] if known else pleural_cavities(hu, spacing)
         try:
-            moved = make_pseudo_patient(hu, labels.astype(np.uint8), spacing, self.seed)
+            moved = make_pseudo_patient(hu, labels.astype(np.uint8), spacing, self.seed, self.standing)
         except ValueError as error:
             raise InputError(f"no pseudo-patient can be made: {error}; give a chest CT") from error
         volumes = zip((key, self.segmentation_key), moved, (torch.float32, torch.uint8), strict=True)

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import torch
 
-from ..files import InputError
+from ..files import InputError, check_readable
 from ..frame import hu_to_unit
 from ..metrics import image_metrics
 
@@ -38,8 +38,7 @@ def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+    check_readable(path)
     try:
         image = nibabel.load(path)
         hu = image.get_fdata(dtype=np.float32)

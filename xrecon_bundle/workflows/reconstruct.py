@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..files import Format, InputError, check_format, check_writable, to_json, write_json, write_nifti, write_text
-from ..report.placement import write_placement_picture
-from .predictor import Predictor, Reconstruction
-from .view import reconstruction_page
+from ..files import (
+    Format,
+    InputError,
+    check_format,
+    check_readable,
+    check_writable,
+    to_json,
+    write_json,
+    write_nifti,
+    write_text,
+)
+from ..networks.weights import check_weights
+
+if TYPE_CHECKING:
+    from .predictor import Reconstruction
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
@@ -43,7 +54,11 @@ def view_path(output: Path, output_format: Format) -> Path:
 def write_reconstruction(result: Reconstruction, output: Path, output_format: Format, view: bool = False) -> None:
     """Write the volume, with ``view`` its page, and its JSON (last, so that it vouches for the rest)."""
     check_output(output, output_format)
-    page = reconstruction_page(result) if view else None
+    page = None
+    if view:
+        from .view import reconstruction_page
+
+        page = reconstruction_page(result)
     if output_format == "dicom":
         from ..dicom.write import read_source, write_ct_series
 
@@ -106,8 +121,15 @@ def reconstruct_files(
         check_new_folder(output)
     if picture is not None:
         check_writable(picture, sources=(pa, lateral, output))
+    for path in (pa, lateral):
+        check_readable(path)
+    check_weights(model)
+    from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
+
     result = Predictor(model, spatial_size, **loading)((pa, lateral))
     if picture is not None:
+        from ..report.placement import write_placement_picture
+
         write_placement_picture(picture, result.radiographs, result.report["placement"])
     write_reconstruction(result, output, output_format, view)
     return result.report

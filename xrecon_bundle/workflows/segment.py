@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
-from scipy import ndimage
 
 from ..files import (
     Format,
     InputError,
     atomic_path,
     check_format,
+    check_readable,
     check_writable,
     one_line,
     write_json,
@@ -23,13 +22,8 @@ from ..files import (
     write_text,
 )
 from ..frame import AIR_HU, AXCODES, voxel_spacing
-from ..io.readers import dicom_files, named, read_ct, read_series
 from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
-from ..segmentation.measures import measure_pneumothorax
-from ..segmentation.plausibility import volume_warnings
-from ..segmentation.ptxseg import PTXSeg, Segmenter
-from ..volume import CTVolume
-from .view import page_path, segmentation_page
+from .pages import page_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +31,10 @@ if TYPE_CHECKING:
 
     from ..dicom.headers import Series
     from ..segmentation.free_air import JudgedPocket
+    from ..segmentation.ptxseg import Segmenter
+    from ..volume import CTVolume
 
 THIRDS = (("front", "middle", "back"), ("upper", "middle", "lower"))  # of a cavity, along y and z
-CHEST_AXES = nibabel.orientations.axcodes2ornt(AXCODES)
 
 
 def segment_file(
@@ -83,6 +78,13 @@ def segment_file(
     target = _Target.at(Path(output_path), output_format, view)
     for path in target.files():
         check_writable(path, sources=[ct_path])
+    check_readable(ct_path, "file or folder")
+    import nibabel
+
+    from ..segmentation.measures import measure_pneumothorax
+    from ..segmentation.plausibility import volume_warnings
+    from ..segmentation.ptxseg import PTXSeg
+
     ptxseg = PTXSeg(segmenter, weights)
     ct, images = _read(ct_path, output_format, series, target)
     hu, spacing = in_chest_axes(ct)
@@ -100,7 +102,7 @@ def segment_file(
     statistics["warnings"] += volume_warnings(statistics)
     if pockets is not None:
         statistics["pockets"] = explained(pockets, labels, ct.affine)
-    back = nibabel.orientations.ornt_transform(CHEST_AXES, nibabel.io_orientation(ct.affine))
+    back = nibabel.orientations.ornt_transform(_chest_axes(), nibabel.io_orientation(ct.affine))
     stored = nibabel.orientations.apply_orientation(labels, back)
     if images is None:
         write_nifti(target.labels, stored, ct.affine)
@@ -110,6 +112,8 @@ def segment_file(
         _write_dicom(target.labels, stored, ct.affine, images, statistics)
     if target.page is not None:
         title = f"{Path(os.path.abspath(ct_path)).name}: lungs and pneumothorax"
+        from .view import segmentation_page
+
         write_text(target.page, segmentation_page(title, ct.hu, stored, ct.affine, statistics))
     write_json(target.statistics, statistics)
     return statistics
@@ -152,6 +156,8 @@ def _read(
     ct_path: Path, output_format: Format, series: str | None, target: _Target
 ) -> tuple[CTVolume, list[Dataset] | None]:
     """The CT, and for DICOM the headers of its images."""
+    from ..io.readers import dicom_files, named, read_ct, read_series
+
     if output_format != "dicom":
         return read_ct(ct_path, series), None
     if not ct_path.is_dir():
@@ -199,10 +205,18 @@ def _write_dicom(
         ) from error
 
 
+def _chest_axes() -> np.ndarray:
+    import nibabel
+
+    return nibabel.orientations.axcodes2ornt(AXCODES)
+
+
 def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
     """What :class:`PTXSeg` takes: HU ``(X, Y, Z)`` with LPI axes, NaN as air, and the voxel size ``(3,)`` in mm."""
+    import nibabel
+
     stored = nibabel.io_orientation(ct.affine)
-    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    turn = nibabel.orientations.ornt_transform(stored, _chest_axes())
     hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=AIR_HU)
     return hu, voxel_spacing(ct.affine)[np.argsort(stored[:, 0])]
 
@@ -264,8 +278,11 @@ def explained(pockets: dict[str, list[JudgedPocket]], labels: np.ndarray, affine
         a dictionary a pocket: ``side``; ``counted``, whether as pneumothorax; ``reason``; ``where`` in that pleural
         cavity; ``centre_mm`` in the patient (RAS+); and what was measured of it, see :class:`.Pocket`.
     """
+    import nibabel
+    from scipy import ndimage
+
     stored = nibabel.io_orientation(affine)
-    turn = nibabel.orientations.ornt_transform(stored, CHEST_AXES)
+    turn = nibabel.orientations.ornt_transform(stored, _chest_axes())
     shape = tuple(labels.shape[int(axis)] for axis in turn[:, 0])
     affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
     rows = []

@@ -12,15 +12,14 @@ import numpy as np
 from ..files import InputError, check_writable
 from ..frame import radiograph_to_unit
 from ..io.readers import read_ct
-from ..projection.radiographs import simulate_radiographs
 from ..report.viewer import Overlay, Table, viewer_page, write_viewer
 from ..segmentation.labels import SIDES
 from ..volume import CTVolume
+from .pages import page_path
 
 if TYPE_CHECKING:
     from .predictor import Reconstruction
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".h5", ".hdf5", ".dcm")
 LABELS = "label map"
 
 
@@ -66,13 +65,6 @@ def view_file(
     return output
 
 
-def page_path(path: Path) -> Path:
-    """Where the page of a CT or a label map is: beside it, under its name, with ``.html``."""
-    path = Path(os.path.abspath(path)) if path.name in ("", "..") else path
-    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
-    return path.with_name(f"{path.name[: len(path.name) - len(suffix)]}.html")
-
-
 def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None) -> str:
     """The page of a reconstruction: its radiographs beside what it projects to, and what its report says.
 
@@ -80,6 +72,8 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
         result: of a :class:`.Predictor`.
         labels: label map ``(S, S, S)`` of PTX-Seg.
     """
+    from ..projection.radiographs import simulate_radiographs  # PyTorch, which a CT's page does without
+
     report = result.report
     again = radiograph_to_unit(simulate_radiographs(result.hu.astype(np.float32), len(result.hu)))
     pictures = [

@@ -1,0 +1,215 @@
+"""The store that the fine weights learn from: pseudo-patients of real people at 1.6 mm, memory-mapped.
+
+A step of :mod:`xrecon_bundle.engines.blocks` reads a block of a CT, not the CT: so a case is a folder of plain arrays
+(``.npy``) that are mapped, not loaded.
+
+=====================  =======================================================================================
+file                   content
+=====================  =======================================================================================
+``ct.npy``             int16 HU ``(224, 224, 224)``, chest frame
+``labels.npy``         uint8 of the same shape, :mod:`xrecon_bundle.segmentation.labels`
+``coarse.npy``         float16 network units ``(64, 64, 64)``, the CT averaged
+``coarse_labels.npy``  uint8 ``(64, 64, 64)``, the nearest voxels
+``radiographs.npy``    float32 nepers ``(2, 224, 224)``: what ``xrecon simulate`` makes of the CT
+``materials.npy``      float32 mm ``(2, 2, 288, 288)``: :func:`xrecon_bundle.projection.film.simulate_materials` of
+                       the CT, its ends continued
+``case.json``          person, pneumothorax, seed, SHA-256 of the files
+=====================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from .. import frame
+from ..files import InputError, file_sha256, write_json
+from ..segmentation.labels import pleural_cavity_labels
+from .store import FILES, Outcome, finished_record, run_cases
+
+SIZE, COARSE, PIXELS = 224, 64, 288
+RECORD = "case.json"
+SYNTHETIC = "synthetic"
+OCCUPANCY = (0.03, 0.9)
+
+
+def people_of(folder: str | Path, cache: str | Path) -> dict[str, Path]:
+    """The CTs to learn from by name: the files ``*.nii.gz`` of a folder, and three that are downloaded to ``cache``.
+
+    Raises:
+        InputError: there is no CT in ``folder``; ``docs/data_license.txt`` names the series.
+    """
+    from .lidc import fetch_lidc
+    from .open_cts import fetch_open_ct
+
+    found = {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(folder).glob("*.nii.gz"))}
+    if not found:
+        raise InputError(f"{folder}: no CT (*.nii.gz) here; docs/data_license.txt names the series and where they are")
+    found["LIDC-IDRI-0001"] = fetch_lidc(cache)[0]
+    return found | {name: fetch_open_ct(name, cache) for name in ("lung1", "lung2")}
+
+
+def write_store(
+    folder: str | Path, people: dict[str, Path], cases: int, synthetic_every: int = 10, workers: int = 1
+) -> list[str]:
+    """Make ``cases`` cases, of all people in turn; what is finished is kept.
+
+    Args:
+        folder: the store.
+        people: CT files by name, see :func:`people_of`.
+        cases: how many.
+        synthetic_every: each so many-th is a synthetic chest; 0: none.
+        workers: processes.
+
+    Returns:
+        the names of the cases.
+
+    Raises:
+        InputError: a case could not be made.
+    """
+    folder, names = Path(folder), sorted(people)
+    jobs: list[tuple[str, int]] = []
+    for number in range(cases):
+        synthetic = synthetic_every and number % synthetic_every == synthetic_every - 1
+        of_people = number - (number // synthetic_every if synthetic_every else 0)
+        jobs.append((SYNTHETIC if synthetic else names[of_people % len(names)], number))
+    outcomes = run_cases(partial(_make_case, folder, people), jobs, "store", workers)
+    if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
+        raise InputError(f"{folder}: {failed}")
+    return [_name(*job) for job in jobs]
+
+
+def list_store(
+    folder: str | Path, people: Sequence[str] = (), without: Sequence[str] = (), limit: int | None = None
+) -> list[Path]:
+    """Folders of the finished cases.
+
+    Args:
+        folder: the store.
+        people: only of these; empty: of all.
+        without: none of these.
+        limit: at most so many, as evenly of all people as they come.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path.parent for path in sorted(Path(folder).glob(f"cases/*/{RECORD}"))]
+    found = [path for path in found if (not people or _person(path) in people) and _person(path) not in without]
+    if not found:
+        raise InputError(f"{folder}: no finished case; make the store with scripts/weights.py store")
+    return sorted(found, key=lambda path: path.name[-5:])[:limit]
+
+
+def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A CT in the chest frame at 1.6 mm, int16 HU, and its labels, kept in ``cache``."""
+    from ..io.readers import read_ct
+    from ..placement.standardize import standardize_ct
+    from ..segmentation import PTXSeg
+
+    kept = cache / f"{name}.npz"
+    if not kept.exists():
+        if name == "LIDC-IDRI-0001":
+            from .lidc import standard_lidc
+
+            ct, _, labels = standard_lidc(path.parents[1], SIZE)
+        else:
+            stored = read_ct(path)
+            ct = standardize_ct(stored.hu, stored.affine, SIZE).ct
+            labels = pleural_cavity_labels(PTXSeg()(ct, (frame.voxel_size(SIZE),) * 3))
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = cache / f".{name}.npz"
+        np.savez_compressed(temporary, ct=ct, labels=labels)
+        temporary.replace(kept)
+    with np.load(kept) as content:
+        return content["ct"], content["labels"]
+
+
+def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What the store keeps of a CT ``(224, 224, 224)`` in HU and its labels, by file name."""
+    import torch
+    import torch.nn.functional as F
+
+    from ..projection.film import extend_scan, simulate_materials
+    from ..projection.radiographs import simulate_radiographs
+
+    hu = torch.as_tensor(np.ascontiguousarray(ct, dtype=np.float32))
+    unit = frame.hu_to_unit(hu)[None, None]
+    nearest = np.floor((np.arange(COARSE) + 0.5) * SIZE / COARSE).astype(int)
+    return {
+        "ct.npy": np.rint(ct).astype(np.int16),
+        "labels.npy": labels.astype(np.uint8),
+        "coarse.npy": F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy(),
+        "coarse_labels.npy": labels[np.ix_(nearest, nearest, nearest)].astype(np.uint8),
+        "radiographs.npy": simulate_radiographs(hu, SIZE).numpy(),
+        "materials.npy": simulate_materials(extend_scan(np.asarray(ct)), PIXELS),
+    }
+
+
+def draw_case(name: str, number: int) -> dict[str, Any]:
+    """What case ``number`` is: its person, seed, and pneumothorax (side, occupancy, posture) or None."""
+    rng = np.random.default_rng([7, number])
+    seed = int(rng.integers(2**31))
+    chance, side, share, posture = rng.random(4)
+    pneumothorax = None
+    if chance < 0.5:
+        # More small ones than large: they are the hard ones.
+        occupancy = OCCUPANCY[0] + (OCCUPANCY[1] - OCCUPANCY[0]) * share**1.5
+        pneumothorax = {
+            "side": "right" if side < 0.5 else "left",
+            "occupancy": round(float(occupancy), 4),
+            "posture": "erect" if posture < 0.6 else "supine",
+        }
+    return {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax}
+
+
+def _make_case(folder: Path, people: dict[str, Path], job: tuple[str, int]) -> Outcome:
+    target = folder / "cases" / _name(*job)
+    key = draw_case(*job)
+    record = finished_record(target / RECORD, key)
+    if record is not None:
+        return Outcome(record, reused=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(mkdtemp(dir=folder, prefix=".making-"))
+    try:
+        for name, array in arrays_of(*_make_volumes(folder, people, key)).items():
+            np.save(scratch / name, array)
+        files = {path.name: file_sha256(path) for path in sorted(scratch.glob("*.npy"))}
+        write_json(scratch / RECORD, {**key, FILES: files})
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Outcome(json.loads((target / RECORD).read_text()))
+
+
+def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    from ..anatomy.pneumothorax import Pneumothorax, insert_pneumothorax
+    from ..anatomy.pseudo_patients import make_pseudo_patient
+    from ..anatomy.thorax import synthesize_thorax
+
+    drawn = key["pneumothorax"]
+    if key["person"] == SYNTHETIC:
+        air = drawn and Pneumothorax(drawn["side"], drawn["occupancy"])
+        case = synthesize_thorax(key["seed"], SIZE, air)
+        return case.ct, case.segmentation
+    ct, labels = standard_person(key["person"], people[key["person"]], folder / "people")
+    spacing = (frame.voxel_size(SIZE),) * 3
+    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"])
+    if drawn:
+        ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
+    return ct, np.where(labels <= 4, labels, 0)
+
+
+def _name(person: str, number: int) -> str:
+    return f"{person}-{number:05d}"
+
+
+def _person(case: Path) -> str:
+    return case.name[:-6]
