@@ -57,7 +57,7 @@ class Round(NamedTuple):
     rate: float
 
 
-ROUNDS = (Round(6000, 2000, 3e-3), Round(12000, 3000, 2e-3))
+ROUNDS = (Round(6000, 2000, 3e-3),)
 NO_CHEST_SHARE = 0.06
 RESULTS = ROOT / "docs" / "results" / "placement.md"
 PAIRS, JUDGED_PIXELS, JUDGED_SIZE = 40, 320, 64
