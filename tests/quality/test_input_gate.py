@@ -171,4 +171,7 @@ def test_what_a_film_does_not_show_does_not_count(pairs) -> None:
         assert result.warnings == []
         assert result.measures["profile_correlation"] > 0.6
         shown[1] = np.roll(shown[1], 12, 1)
-        assert check_radiographs(shown).measures["profile_correlation"] < 0.6
+        result = check_radiographs(shown)
+        assert result.measures["profile_correlation"] < 0.6
+        assert any("row by row" in warning for warning in result.warnings)
+        assert not any("row by row" in warning for warning in check_radiographs(shown, compare_heights=False).warnings)

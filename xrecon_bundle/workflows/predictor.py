@@ -17,6 +17,7 @@ from .. import __version__
 from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
+from ..io.radiograph_files import VIEWS
 from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
@@ -117,7 +118,8 @@ def gate(placed: PlacedPair, files: Sequence[Path], refuse: bool = True) -> Inpu
     Raises:
         InputError: they are no pair of chest radiographs, unless ``refuse`` is false.
     """
-    quality = check_radiographs(placed.image)
+    levelled = all(placed.record.get(view, {}).get("lungs") is not None for view in VIEWS)
+    quality = check_radiographs(placed.image, compare_heights=not levelled)
     if quality.refusals and refuse:
         names = " and ".join(str(path) for path in files)
         raise InputError(f"{names}: {quality.refusals[0]}, or set accept_any_view to try all the same")
