@@ -326,6 +326,20 @@ def view(
     print(f"wrote {view_file(volume, labels, output, deviation_path=deviation, series=series)}")
 
 
+def app(model: str = MODEL, port: int = 8571) -> None:
+    """Serve a page to this machine's own browser: drop two X-rays or a CT, look, measure, download.
+
+    Nothing is sent elsewhere, and what was dropped is deleted when the page is closed. Ctrl+C ends it.
+
+    Args:
+        model: weights, a plain state dict.
+        port: of 127.0.0.1; 0 takes a free one.
+    """
+    from .app.server import serve
+
+    serve(model, port)
+
+
 def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
     """Convert the checkpoint that the paper's authors released into weights for configs/published_224.yaml.
 
@@ -387,6 +401,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "segment": segment,
     "view": view,
+    "app": app,
     "convert-published": convert_published,
     "export": export,
 }

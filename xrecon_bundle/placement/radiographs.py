@@ -20,6 +20,7 @@ from .border import exposed_rectangle, white_margin
 from .pair import KEEP, place_radiographs
 from .resample import resample_to_detector
 from .style import normalise_style
+from .turning import WAYS, to_upright, way_of
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -63,6 +64,8 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
             - ``invert``: both files show dense as dark;
             - ``flip_lateral``: mirror the lateral left to right, and take it as it then is;
             - ``keep_orientation``: turn, mirror and exchange nothing;
+            - ``orientation``: of PA and lateral, in the order given, by how many degrees (0, 90, 180, 270) the file is
+              turned clockwise and whether it is then mirrored, as the record has it; instead of what is found;
             - ``accept_any_view``: do not refuse files whose tags say that they are other views, no radiographs, or two
               patients';
             - ``style``: see :func:`~.style.normalise_style`; None: the files' own grey scale.
@@ -183,13 +186,17 @@ def _place_views(
     flip_lateral: bool = False,
     accept_any_view: bool = False,
     keep_orientation: bool = False,
+    orientation: Sequence[tuple[int, bool]] | None = None,
     style: str | None = None,
 ) -> PlacedPair:
+    keep_orientation = keep_orientation or orientation is not None
     order, pair = _read_pair(list(files), accept_any_view, keep_orientation)
     _refuse_no_pair(order, pair, accept_any_view)
     pair = [_settle(*each, field_of_view_mm, invert) for each in zip(order, pair, strict=True)]
     if flip_lateral:
         pair[1] = replace(rearrange(pair[1], False, (0,)), oriented=True)
+    if orientation is not None:
+        pair = [_turned(item, *asked) for item, asked in zip(pair, orientation, strict=True)]
     placed = place_radiographs((pair[0], pair[1]), spatial_size, keep_orientation)
     if placed.exchanged:
         order = order[::-1]
@@ -266,6 +273,15 @@ def _settle(
     if exposed.all() or not exposed.any():
         exposed = None
     return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source, exposed=exposed)
+
+
+def _turned(radiograph: Radiograph, degrees: int, mirrored: bool) -> Radiograph:
+    """The radiograph with its file turned and mirrored so, whatever its tags say."""
+    if degrees not in (0, 90, 180, 270):
+        raise InputError(f"a radiograph cannot be turned by {degrees} degrees; give 0, 90, 180 or 270")
+    wanted = 2 * (-degrees // 90 % 4) + bool(mirrored)
+    ways = (rearrange(radiograph, *to_upright(way)) for way in range(WAYS))
+    return replace(next(item for item in ways if way_of(item.file_to_grey) == wanted), oriented=True)
 
 
 def _prepare(

@@ -5,7 +5,7 @@ The command line, configs/inference.yaml and the MONAI Deploy application all go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,18 +85,27 @@ class Predictor:
         """The radiographs on the chest frame's detector, as :func:`xrecon_bundle.placement.radiographs.place_pair`."""
         return place_pair(files, self.spatial_size, **self.loading)
 
-    def __call__(self, files: Sequence[str | Path]) -> Reconstruction:
+    def __call__(
+        self, files: Sequence[str | Path], tell: Callable[[str, float], Any] = lambda stage, share: None
+    ) -> Reconstruction:
         """Reconstruct from a PA and a lateral file, or from one biplanar NIfTI.
 
         The volume stands where the radiographs' own affine says (ours carry it), else around the origin.
+
+        Args:
+            files: the radiographs.
+            tell: is told each stage as it begins, and about what share of the time is over by then.
 
         Raises:
             InputError: a file cannot be used, or the pair is no chest; the message says what to do.
         """
         files = tuple(Path(path) for path in files)
+        tell("placing the radiographs", 0.0)
         placed = self.read(files)
         quality = gate(placed, files, refuse=not self.loading.get("accept_any_view"))
+        tell("reconstructing", 0.2)
         hu = predict(placed.image, self.generator)
+        tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
         report = describe(hu, affine, placed, quality, self.origin(files))
         return Reconstruction(hu, affine, files, placed.image, report)
