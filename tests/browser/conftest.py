@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser_shots import SHOTS
 
-ROOT = Path(__file__).parents[2]
-SHOTS = ROOT / "build" / "browser-test"
 # WebGL2 without a graphics card; nothing that Chromium does on its own account.
 FLAGS = (
     *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),

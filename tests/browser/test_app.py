@@ -11,6 +11,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from browser_shots import SHOTS
+from PIL import Image
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.app.server import AppServer
@@ -75,7 +77,10 @@ def test_from_two_x_rays_to_a_measured_ct(server, case, watched):
     watched.press("Reconstruct")
     watched.page.frame_locator("#viewer").locator("body[data-ready]").wait_for()
     idle(watched)
-    watched.shot("app_reconstructed")
+    watched.page.wait_for_timeout(1000)
+    watched.shot("app_reconstructed", whole=False)
+    seen = np.asarray(Image.open(SHOTS / f"app_reconstructed_{watched.width}.png").convert("L"))
+    assert (seen > 60).mean() > 0.1  # the CT is drawn, and in sight
     with watched.page.expect_download() as download:
         watched.press("CT (NIfTI)")
     assert nibabel.load(download.value.path().rename(case / "got.nii.gz")).shape == (SIZE,) * 3
@@ -89,7 +94,8 @@ def test_a_ct_is_measured_and_shown(server, case, watched):
     drop(watched, "ct", case / "ct.nii.gz")
     watched.page.frame_locator("#viewer").get_by_text("right lung").first.wait_for()
     watched.page.frame_locator("#viewer").locator("body[data-ready]").wait_for()
-    watched.shot("app_segmented")
+    watched.page.wait_for_timeout(1000)
+    watched.shot("app_segmented", whole=False)
 
 
 def test_a_bad_file_is_said_and_the_next_is_taken(server, case, watched):

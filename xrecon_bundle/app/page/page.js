@@ -94,6 +94,7 @@
     }
     element("viewer").src = `/view/${session}/${page}`;
     show("result", true);
+    element("result").scrollIntoView();
   };
   const offer = (names, segment) => {
     show("segment", segment);
