@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xrecon_bundle import frame
+from xrecon_bundle.datasets.blocks import StoreBlocks, StoreCases
+from xrecon_bundle.datasets.training_store import COARSE, PIXELS, SIZE
+from xrecon_bundle.files import InputError
+
+
+def add_case(store: Path, name: str) -> None:
+    """A case whose HU say where a voxel is, and whose lungs fill one corner region."""
+    folder = store / "cases" / name
+    folder.mkdir(parents=True)
+    x, y, z = np.ogrid[:SIZE, :SIZE, :SIZE]
+    labels = np.zeros((SIZE,) * 3, dtype=np.uint8)
+    labels[100:160, 40:100, 60:180] = 2
+    arrays = {
+        "ct": (4 * x + 2 * y + z - 1000).astype(np.int16),
+        "labels": labels,
+        "coarse": np.full((COARSE,) * 3, 0.25, dtype=np.float16),
+        "coarse_labels": labels[::7, ::7, ::7].repeat(2, 0).repeat(2, 1).repeat(2, 2),
+        "radiographs": np.broadcast_to(np.arange(SIZE, dtype=np.float32), (2, SIZE, SIZE)),
+        "materials": np.ones((2, 2, PIXELS, PIXELS), dtype=np.float32) * np.linspace(50, 200, PIXELS, dtype=np.float32),
+    }
+    for part, array in arrays.items():
+        np.save(folder / f"{part}.npy", array)
+    (folder / "case.json").write_text("{}")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    add_case(folder, "ann-00000")
+    return folder
+
+
+def test_a_block_is_that_part_of_the_ct(store):
+    blocks = StoreBlocks(store, film_share=0, edge=32).set_random_state(1)
+    for index in range(20):
+        item = blocks[index]
+        start = item["start"].tolist()
+        assert all(first % 2 == 0 and 0 <= first <= SIZE - 32 for first in start)
+        x, y, z = np.ogrid[tuple(slice(first, first + 32) for first in start)]
+        expected = frame.hu_to_unit(torch.from_numpy((4 * x + 2 * y + z - 1000).astype(np.float32)))
+        torch.testing.assert_close(item["label"][0], expected)
+        inside = (x >= 100) & (x < 160) & (y >= 40) & (y < 100) & (z >= 60) & (z < 180)
+        np.testing.assert_array_equal(item["segmentation"].numpy(), 2 * inside)
+
+
+def test_most_blocks_show_the_lungs(store):
+    blocks = StoreBlocks(store, film_share=0, edge=32).set_random_state(2)
+    assert sum(bool((blocks[index]["segmentation"] > 0).any()) for index in range(60)) > 35
+
+
+def test_without_films_the_radiographs_are_those_of_the_store(store):
+    image = StoreBlocks(store, film_share=0).set_random_state(3)[0]["image"]
+    expected = frame.radiograph_to_unit(np.load(store / "cases" / "ann-00000" / "radiographs.npy"))
+    np.testing.assert_allclose(image, expected)
+
+
+def test_films_are_in_the_unit_scale_or_unknown(store):
+    blocks = StoreBlocks(store, film_share=1).set_random_state(4)
+    images = torch.stack([blocks[index]["image"] for index in range(6)])
+    assert images.shape == (6, 2, SIZE, SIZE)
+    assert (((images >= 0) & (images <= 1)) | (images == -1)).all()
+    assert (images == -1).any()
+
+
+def test_the_same_seed_gives_the_same_items(store):
+    first, again = (StoreBlocks(store, film_share=0.5).set_random_state(5) for _ in range(2))
+    for index in range(4):
+        one, two = first[index], again[index]
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_store_may_grow_between_epochs_and_people_are_held_out(tmp_path):
+    with pytest.raises(InputError, match="no finished case"):
+        StoreBlocks(tmp_path)
+    add_case(tmp_path, "ann-00000")
+    blocks = StoreBlocks(tmp_path, without=["bob"])
+    add_case(tmp_path, "cleo-00001")
+    add_case(tmp_path, "bob-00002")
+    assert [case.name for case in blocks.cases] == ["ann-00000"]
+    blocks.set_random_state(0)
+    assert [case.name for case in blocks.cases] == ["ann-00000", "cleo-00001"]
+    assert [StoreCases(tmp_path, ["bob"])[0]["case"]] == ["bob-00002"]

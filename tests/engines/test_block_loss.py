@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from xrecon_bundle.engines.blocks import BlockLoss
+from xrecon_bundle.networks.fine import LABELS, Rendering
+
+
+def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple[Rendering, dict[str, torch.Tensor]]:
+    """A block of 0.1 (-774 HU), found with an error; labels undecided."""
+    truth = torch.full((1, 1, 4, 4, 4), 0.1)
+    labels = torch.full((1, 4, 4, 4), label)
+    undecided = torch.zeros(1, LABELS, 4, 4, 4)
+    found = (truth + error).requires_grad_()
+    spread = torch.full_like(truth, log_variance, requires_grad=True)
+    rendering = Rendering(found, undecided, spread, truth, undecided)
+    batch = {"label": truth, "segmentation": labels, "coarse": truth, "coarse_segmentation": labels}
+    return rendering, batch
+
+
+ALONE = {"volume_weight": 0.0, "lung_weight": 0.0, "label_weight": 0.0, "deviation_weight": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("weights", "arguments", "expected"),
+    [
+        ({"volume_weight": 10}, {"error": 0.05}, 10 * 0.05**2),
+        ({"volume_weight": 10}, {"error": 0.0}, 0),
+        ({"lung_weight": 1}, {"error": 0.05}, 4 * 0.05),
+        ({"lung_weight": 1, "cavity_weight": 3}, {"error": 0.05, "label": 3}, 4 * 4 * 0.05),
+        ({"lung_weight": 1}, {"error": 0.5}, 4 * 0.15),  # beyond the lung window it does not count
+        ({"label_weight": 1}, {}, 2 * math.log(LABELS)),
+        ({"deviation_weight": 1}, {"error": 0.1, "log_variance": math.log(0.01)}, 0.5 * (math.log(0.01) + 1)),
+    ],
+)
+def test_each_part_by_hand(weights, arguments, expected):
+    rendering, batch = case(**arguments)
+    loss = BlockLoss(**{**ALONE, **weights})(rendering, batch)
+    torch.testing.assert_close(loss, torch.tensor(float(expected)), atol=1e-6, rtol=1e-4)
+
+
+def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():
+    rendering, batch = case(error=0.1, log_variance=-2.0)
+    BlockLoss(**{**ALONE, "deviation_weight": 1.0})(rendering, batch).backward()
+    assert rendering.volume.grad is None or not rendering.volume.grad.any()
+    # d/ds of (s + e^2 exp(-s)) / 2, over 64 voxels
+    expected = 0.5 * (1 - 0.01 * math.exp(2.0)) / 64
+    torch.testing.assert_close(rendering.log_variance.grad, torch.full_like(rendering.volume, expected))
