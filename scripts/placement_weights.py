@@ -23,8 +23,7 @@ from tqdm import tqdm
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
-from xrecon_bundle.datasets.lidc import fetch_lidc
-from xrecon_bundle.datasets.open_cts import fetch_open_ct
+from xrecon_bundle.datasets.training_store import people_of
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.io.radiograph import Radiograph
 from xrecon_bundle.io.radiograph_files import VIEWS
@@ -65,11 +64,8 @@ PAIRS, JUDGED_PIXELS, JUDGED_SIZE = 40, 320, 64
 
 def data(cts: str, pseudo_patients: int = PSEUDO_PATIENTS, synthetic: int = SYNTHETIC) -> None:
     """Write a file a person with the projections of soft tissue and of bone, and where the lungs are."""
-    paths = {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(cts).glob("*.nii.gz"))}
-    paths["LIDC-IDRI-0001"] = fetch_lidc(ROOT / ".cache")[0]
-    paths |= {name: fetch_open_ct(name, ROOT / ".cache") for name in ("lung1", "lung2")}
     DATA.mkdir(parents=True, exist_ok=True)
-    for name, path in paths.items():
+    for name, path in people_of(cts, ROOT / ".cache").items():
         if (DATA / f"{name}.npz").exists():
             continue
         stored = read_ct(path)

@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 
 from .. import frame
 from ..frame import radiograph_to_unit
+from ..networks.fine import UNKNOWN
 from .training_store import SIZE, list_store
-
-UNKNOWN = -1.0  # of the input, where a film shows nothing
 
 
 class StoreBlocks(Randomizable, Dataset):

@@ -32,12 +32,12 @@ import numpy as np
 from .. import frame
 from ..files import InputError, file_sha256, write_json
 from ..segmentation.labels import pleural_cavity_labels
+from .cohort import OCCUPANCY
 from .store import FILES, Outcome, finished_record, run_cases
 
 SIZE, COARSE, PIXELS = 224, 64, 288
 RECORD = "case.json"
 SYNTHETIC = "synthetic"
-OCCUPANCY = (0.03, 0.9)
 
 
 def people_of(folder: str | Path, cache: str | Path) -> dict[str, Path]:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from .. import frame
 from ..projection.geometry import ConeBeamGeometry
 from .encoder import DenseEncoder
-from .generator import VIEWS, XReconGenerator, build_generator
+from .generator import VIEWS, XReconGenerator, build_generator, say_size
 from .norm import norm_relu
 
+UNKNOWN = -1.0  # of the input, where a film shows nothing
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 SLAB = 16  # slices that are rendered at once
@@ -79,7 +80,7 @@ class FineGenerator(nn.Module):
         if spatial_size < 32 or spatial_size % 32:
             raise ValueError(f"spatial_size must be a multiple of 32, not {spatial_size}")
         self.spatial_size = spatial_size
-        self.unknown = -1.0
+        self.unknown = UNKNOWN
         self.coarse = build_generator("compact", coarse_size)
         coarse_channels = 2 * self.coarse.scales[-1].channels
         self.images = nn.ModuleList(ImageEncoder(image_channels) for _ in VIEWS)
@@ -96,7 +97,7 @@ class FineGenerator(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.head.bias[1:2], LOG_VARIANCE)
-        self.register_state_dict_post_hook(_say_size)
+        self.register_state_dict_post_hook(say_size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
@@ -284,10 +285,6 @@ def upsample(volume: Tensor, at: list[Tensor], size: int) -> Tensor:
         weight = (1 - (place[:, None] - torch.arange(n, device=volume.device)).abs()).clamp(min=0).to(volume.dtype)
         volume = torch.tensordot(volume, weight, ([2], [1]))  # takes the axis away in front and adds it at the end
     return volume
-
-
-def _say_size(network: FineGenerator, state: dict[str, Tensor], prefix: str, metadata: dict[str, int | str]) -> None:
-    metadata["spatial_size"] = network.spatial_size
 
 
 def warm_start(network: FineGenerator, coarse: XReconGenerator) -> FineGenerator:

@@ -101,7 +101,7 @@ class XReconGenerator(nn.Module):
         )
         self.act = nn.LeakyReLU(0.01)
         self.apply(_initialise)
-        self.register_state_dict_post_hook(_say_size)
+        self.register_state_dict_post_hook(say_size)
 
     def forward(self, image: Tensor) -> Tensor:
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
@@ -179,10 +179,11 @@ def build_generator(preset: str, spatial_size: int, **overrides) -> XReconGenera
     return XReconGenerator(spatial_size, **{**PRESETS[preset], **overrides})
 
 
-def _say_size(
-    generator: XReconGenerator, state: dict[str, Tensor], prefix: str, metadata: dict[str, int | str]
-) -> None:
-    """Keep the size with a state dict, in the metadata that PyTorch has for each module: the weights do not show it."""
+def say_size(generator: nn.Module, state: dict[str, Tensor], prefix: str, metadata: dict[str, int | str]) -> None:
+    """Keep the size with a state dict, in the metadata that PyTorch has for each module: the weights do not show it.
+
+    For ``register_state_dict_post_hook``, of any generator with the attribute ``spatial_size``.
+    """
     metadata["spatial_size"] = generator.spatial_size
 
 

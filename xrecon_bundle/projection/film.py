@@ -9,7 +9,7 @@ order; a :class:`Look` says how much of each.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch.nn.functional import grid_sample
 
 from .. import frame
 from . import ConeBeamGeometry, Projector
-from .geometry import VIEW_LATERAL, VIEW_PA
+from .radiographs import SCATTER_SIGMA_MM, SHADOW_NEPERS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -32,7 +32,6 @@ EXTENSION_MM = 130.0
 BODY_HU = -500.0
 NECK, NECK_MM = (0.4, 0.7), 110.0  # width and depth of the neck over the shoulders', and how far up it begins
 WHOLE_SECTION = 0.6  # of the median section; less is an oblique end of the scan
-SCATTER_SIGMA_MM = 40.0
 FINE = 3  # times finer are thin lines drawn
 # Photon energies (keV); water in 1/mm; what bone adds over water, relative to 70 keV, where a CT's HU are taken.
 # From NIST XCOM, water and cortical bone (ICRU-44, 1.92 g/cm^3): (1.92 mu_bone - mu_water) at each energy.
@@ -164,14 +163,8 @@ def simulate_materials(
     bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
     volume = torch.stack([soft, bone])[None]
     views = []
-    for orientation in (VIEW_PA, VIEW_LATERAL):
-        geometry = ConeBeamGeometry(
-            frame.SOURCE_TO_DETECTOR_MM,
-            frame.DETECTOR_TO_CENTRE_MM,
-            (detector_mm,) * 2,
-            (pixels,) * 2,
-            orientation,
-        )
+    for chest in (ConeBeamGeometry.chest_pa(pixels), ConeBeamGeometry.chest_lateral(pixels)):
+        geometry = replace(chest, detector_size=(detector_mm, detector_mm))
         views.append(Projector(geometry)(volume, spacing=frame.voxel_size(hu.shape[0]))[0, :, 0])
     return torch.stack(views).numpy()
 
@@ -314,7 +307,7 @@ def _expose(
         photons = photons + share * np.exp(-(water * soft + dense * frame.MU_WATER_PER_MM * bone + metal))
     if look.scatter > 0:  # in proportion to L exp(-L), spread widely, as in detect_radiographs
         once = -np.log(np.maximum(photons, 1e-6)) * photons
-        shadow = photons < np.exp(-1.0)
+        shadow = photons < np.exp(-SHADOW_NEPERS)
         spread = _broad(once, SCATTER_SIGMA_MM / pixel_mm)
         if shadow.any():
             photons = photons + spread * (look.scatter * photons[shadow].mean() / spread[shadow].mean())
