@@ -15,7 +15,7 @@ from typing import Any
 import fire
 from fire import decorators
 
-from .files import InputError, check_readable, check_writable, to_json
+from .files import InputError, check_format, check_readable, check_writable, to_json
 
 PACKAGE = Path(__file__).parent
 # In the bundle the weights lie beside the package, in an installed wheel within it.
@@ -68,7 +68,7 @@ def reconstruct(
         output,
         model=model,
         spatial_size=spatial_size,
-        output_format=format,
+        output_format=check_format(format),
         picture=picture,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
@@ -129,7 +129,7 @@ def reconstruct_folder(
         accept_any_view=accept_any_view,
         style=style,
     )
-    summary = batch.reconstruct_folder(folder, output, predictor, output_format=format, segment=segment)
+    summary = batch.reconstruct_folder(folder, output, predictor, output_format=check_format(format), segment=segment)
     print(f"{summary.made} reconstructed, {summary.reused} made before; {summary.table}")
     for case, reason in summary.failed.items():
         print(f"xrecon: {case}: {reason}", file=sys.stderr)
@@ -294,7 +294,7 @@ def segment(
         output,
         segmenter=segmenter,
         weights=weights,
-        output_format=format,
+        output_format=check_format(format),
         explain=explain,
         series=series,
         view=view,

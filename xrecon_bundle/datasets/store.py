@@ -34,6 +34,12 @@ class Outcome(NamedTuple):
     reused: bool = False
     reason: str | None = None
 
+    @property
+    def finished(self) -> dict[str, Any]:
+        """The record of a case that did not fail."""
+        assert self.record is not None, self.reason
+        return self.record
+
 
 def finished_record(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """The record at ``path`` if it has this ``key`` and every file that it lists is there and whole; else None."""
@@ -142,8 +148,11 @@ def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
 
 
 def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

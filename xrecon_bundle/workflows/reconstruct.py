@@ -121,8 +121,8 @@ def reconstruct_files(
         check_new_folder(output)
     if picture is not None:
         check_writable(picture, sources=(pa, lateral, output))
-    for path in (pa, lateral):
-        check_readable(path)
+    for source in (pa, lateral):
+        check_readable(source)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 

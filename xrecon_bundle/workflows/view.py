@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import InputError, check_writable
+from ..files import InputError, check_writable, load_nifti
 from ..frame import radiograph_to_unit
 from ..io.readers import read_ct
 from ..report.viewer import Overlay, Table, viewer_page, write_viewer
@@ -72,10 +72,12 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
         result: of a :class:`.Predictor`.
         labels: label map ``(S, S, S)`` of PTX-Seg.
     """
-    from ..projection.radiographs import simulate_radiographs  # PyTorch, which a CT's page does without
+    import torch  # which a CT's page does without
+
+    from ..projection.radiographs import simulate_radiographs
 
     report = result.report
-    again = radiograph_to_unit(simulate_radiographs(result.hu.astype(np.float32), len(result.hu)))
+    again = radiograph_to_unit(simulate_radiographs(torch.from_numpy(result.hu), len(result.hu)))
     pictures = [
         (f"{view}, {what}", picture)
         for view, given, projected in zip(("PA", "lateral"), result.radiographs, again, strict=True)
@@ -159,7 +161,7 @@ def _on_grid(path: Path, ct: CTVolume, ct_path: Path) -> np.ndarray:
     import nibabel
 
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        image = nibabel.as_closest_canonical(load_nifti(path))
         data, affine = np.asanyarray(image.dataobj), image.affine
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
