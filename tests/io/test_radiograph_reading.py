@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 from pydicom.dataset import Dataset
 from radiograph_cases import DETECTOR_MM, HEAD_DOWN, MIRRORED, ON_ITS_SIDE, UPRIGHT, write_dicom
+from scipy import ndimage
 
 from xrecon_bundle.datasets.radiograph_pairs import choose_radiographs, find_pairs
 from xrecon_bundle.dicom.write import read_source, write_ct_series
@@ -88,6 +89,131 @@ def test_edges_are_believed_where_they_leave_a_chest(shape, edge, inside, doubt,
         (warning,) = result.warnings
         assert warning.startswith(f"PA: the {shape.lower()}'s edges (")
         assert doubt in warning
+
+
+def circle(device: str, *values: Any) -> dict[str, Any]:
+    row, column, radius = values
+    centre = None if row is None else [row, column]
+    return {f"{device}Shape": "CIRCULAR", f"CenterOfCircular{device}": centre, f"RadiusOfCircular{device}": radius}
+
+
+def polygon(device: str, *corners: Any) -> dict[str, Any]:
+    """Corners as rows and columns."""
+    return {f"{device}Shape": "POLYGONAL", f"VerticesOfThePolygonal{device}": list(corners)}
+
+
+def in_circle(row: float, column: float, radius: float, taller: float = 1.0) -> np.ndarray:
+    rows, columns = np.mgrid[1 : ROWS + 1, 1 : COLUMNS + 1]
+    return ((rows - row) / taller) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def in_polygon(*corners: float) -> np.ndarray:
+    """Of a convex polygon, its corners clockwise as a viewer sees them; a pixel's width beyond is inside too."""
+    points = np.reshape(corners, (-1, 2)).astype(float)
+    rows, columns = np.mgrid[1 : ROWS + 1, 1 : COLUMNS + 1]
+    inside = np.ones((ROWS, COLUMNS), bool)
+    for (row, column), (row_end, column_end) in zip(points, np.roll(points, -1, 0), strict=True):
+        height, width = row_end - row, column_end - column
+        inside &= (width * (rows - row) - height * (columns - column)) / np.hypot(height, width) >= -0.5
+    return inside
+
+
+EVERYWHERE = np.ones((ROWS, COLUMNS), bool)
+TILTED = (21, 41, 61, 221, 281, 181, 241, 11)  # upper left, upper right, lower right, lower left
+FIVE = (21, 31, 21, 201, 151, 221, 280, 121, 201, 31)
+ROUND_FIELDS = {
+    "circle": (circle, (141, 101, 95), in_circle(141, 101, 95), None),
+    "beyond two edges": (circle, (141, 101, 120), in_circle(141, 101, 120), None),
+    "around the image": (circle, (141, 101, 300), EVERYWHERE, None),
+    "centre from the middle": (circle, (-20, 30, 95), EVERYWHERE, "lie outside the image"),
+    "centre at 0": (circle, (0, 0, 180), EVERYWHERE, "lie outside the image"),
+    "centre exchanged": (circle, (101, 270, 95), EVERYWHERE, "lie outside the image"),
+    "radius in cm": (circle, (141, 101, 21), EVERYWHERE, "leave too little for a chest"),
+    "negative radius": (circle, (141, 101, -95), EVERYWHERE, "leave too little for a chest"),
+    "no radius": (circle, (141, 101, None), EVERYWHERE, "are missing or no numbers"),
+    "no centre": (circle, (None, None, 95), EVERYWHERE, "are missing or no numbers"),
+    "tilted": (polygon, TILTED, in_polygon(*TILTED), None),
+    "first corner repeated": (polygon, (*TILTED, *TILTED[:2]), in_polygon(*TILTED), None),
+    "anticlockwise": (polygon, (241, 11, 281, 181, 61, 221, 21, 41), in_polygon(*TILTED), None),
+    "five corners": (polygon, FIVE, in_polygon(*FIVE), None),
+    "corners in mm": (polygon, (1, 1, 1, 430, 430, 430, 430, 1), EVERYWHERE, "lie outside the image"),
+    "corners from the middle": (polygon, (-99, -99, -99, 99, 99, 99, 99, -99), EVERYWHERE, "lie outside the image"),
+    "two corners exchanged": (polygon, (21, 41, 281, 181, 61, 221, 241, 11), EVERYWHERE, "make sides that cross"),
+    "corners in cm": (polygon, (1, 1, 1, 43, 43, 43, 43, 1), EVERYWHERE, "leave too little for a chest"),
+    "a sliver": (polygon, (1, 1, 1, 11, 300, 240, 300, 230), EVERYWHERE, "leave too little for a chest"),
+    "one point": (polygon, (50, 50, 50, 50, 50, 50, 50, 50), EVERYWHERE, "leave too little for a chest"),
+    "odd": (polygon, TILTED[:-1], EVERYWHERE, "are missing or no numbers"),
+    "a line": (polygon, (21, 41, 281, 181), EVERYWHERE, "are missing or no numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["Collimator", "Shutter"])
+@pytest.mark.parametrize(("draw", "values", "inside", "doubt"), ROUND_FIELDS.values(), ids=ROUND_FIELDS)
+def test_round_and_polygonal_fields_are_believed_where_they_leave_a_chest(
+    draw, values, inside, doubt, device, tmp_path
+):
+    stored = picture(4095)
+    write_dicom(tmp_path / "x.dcm", stored, ImagerPixelSpacing=[1.5, 1.5], **draw(device, *values))
+    result = read_radiograph(tmp_path / "x.dcm", "pa")
+    exposed = np.ones_like(inside) if result.exposed is None else result.exposed.T
+    near_outline = ndimage.binary_dilation(inside) & ~ndimage.binary_erosion(inside, border_value=1)
+    tolerated = near_outline if draw is polygon else np.zeros_like(inside)
+    np.testing.assert_array_equal(exposed | tolerated, inside | tolerated)
+    np.testing.assert_array_equal(result.grey.T[exposed], stored[exposed])
+    if not exposed.all():
+        assert result.grey.T[~exposed].max() <= np.percentile(stored[exposed], 1)
+    if doubt is None:
+        assert result.warnings == ()
+    else:
+        (warning,) = result.warnings
+        assert warning.startswith(
+            f"PA: the {device.lower()}'s {'corners' if draw is polygon else 'centre and radius'} ("
+        )
+        assert doubt in warning
+
+
+def test_a_polygon_with_straight_sides_is_a_rectangle(tmp_path):
+    write_dicom(tmp_path / "a.dcm", picture(4095), **edges("Collimator", 21, 280, 31, 200))
+    write_dicom(tmp_path / "b.dcm", picture(4095), **polygon("Collimator", 21, 31, 21, 200, 280, 200, 280, 31))
+    first, second = (read_radiograph(tmp_path / name, "pa").exposed for name in ("a.dcm", "b.dcm"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_circle_is_round_in_millimetres(tmp_path):
+    tags = circle("Collimator", 141, 101, 80)  # the radius is counted in columns, 1.8 mm apart; rows: 1.2 mm
+    write_dicom(tmp_path / "x.dcm", picture(4095), ImagerPixelSpacing=[1.2, 1.8], **tags)
+    exposed = read_radiograph(tmp_path / "x.dcm", "pa").exposed.T
+    np.testing.assert_array_equal(exposed, in_circle(141, 101, 80, taller=1.5))
+
+
+def test_what_is_outside_any_shape_is_unknown(tmp_path):
+    tags = edges("Collimator", 41, 280, 31, 200) | circle("Collimator", 141, 101, 95) | polygon("Shutter", *TILTED)
+    tags |= dict(CollimatorShape=["RECTANGULAR", "CIRCULAR"], ImagerPixelSpacing=[1.5, 1.5])
+    write_dicom(tmp_path / "x.dcm", picture(4095), **tags)
+    result = read_radiograph(tmp_path / "x.dcm", "pa")
+    rectangle = np.zeros((ROWS, COLUMNS), bool)
+    rectangle[40:280, 30:200] = True
+    all_three = rectangle & in_circle(141, 101, 95) & in_polygon(*TILTED)
+    assert np.mean(result.exposed.T ^ all_three) < 0.002
+    assert result.warnings == ()
+
+
+def test_shapes_that_leave_nothing_together_are_not_both_believed(tmp_path):
+    tags = edges("Collimator", 1, 140, 1, COLUMNS) | edges("Shutter", 141, ROWS, 1, COLUMNS)
+    write_dicom(tmp_path / "x.dcm", picture(4095), **tags)
+    result = read_radiograph(tmp_path / "x.dcm", "pa")
+    np.testing.assert_array_equal(result.exposed[0], np.arange(ROWS) < 140)
+    (warning,) = result.warnings
+    assert warning.startswith("PA: the shutter's edges")
+
+
+def test_a_polygon_with_very_many_corners_is_refused_at_once(tmp_path):
+    angle = np.linspace(0, 2 * np.pi, 5000)
+    corners = np.stack([150 + 100 * np.cos(angle), 120 + 100 * np.sin(angle)], 1).astype(int).ravel().tolist()
+    write_dicom(tmp_path / "x.dcm", picture(4095), **polygon("Shutter", *corners))
+    (warning,) = read_radiograph(tmp_path / "x.dcm", "pa").warnings
+    assert "more than a field has" in warning
+    assert len(warning) < 200
 
 
 def test_edges_that_leave_too_few_millimetres_are_not_believed(tmp_path):

@@ -18,12 +18,12 @@ from ..dicom.grey import dense_is_bright, padding
 from ..dicom.pixels import stored_pixels
 from ..files import InputError, check_readable
 from ..frame import LOWER_PERCENTILE
+from .radiograph_collimation import exposed_by_tags
 from .radiograph_files import PNG_FIELD_OF_VIEW, VIEW_DIRECTIONS, View
 from .radiograph_tags import (
     NAMES,
     detector_spacing,
     dicom_directions,
-    exposed_by_tags,
     magnification,
     mismatch,
     refuse_wrong_tags,
@@ -222,10 +222,9 @@ def _exposed(
     if padded is not None and padded.mean() > 1 - LEAST_UNPADDED:
         doubts.append(f"the padding value covers {padded.mean():.0%} of the image: not believed")
         padded = None
-    if padded is None and stored[inside].size == stored.size:
-        return None
-    exposed = np.zeros(stored.shape, dtype=bool)
-    exposed[inside] = True if padded is None else ~padded[inside]
+    if padded is None:
+        return inside
+    exposed = ~padded if inside is None else inside & ~padded
     return exposed if exposed.any() else None
 
 

@@ -1,4 +1,4 @@
-"""What the DICOM tags of a radiograph say of its view, its orientation, its scale and its collimation.
+"""What the DICOM tags of a radiograph say of its view, its orientation and its scale.
 
 Tags that make no sense are not believed: they count as missing, and a doubt says so.
 """
@@ -31,10 +31,7 @@ VIEW_CODES: dict[View, set[tuple[str, str]]] = {
 }
 NAMES: dict[View, str] = {"pa": "PA", "lateral": "left lateral"}
 PLAUSIBLE_DISTANCE_MM = (500.0, 5000.0)  # of the source from the detector
-LEAST_EXPOSED = 1 / 3  # of each side of the detector: a narrower collimation shows no chest
-LEAST_EXPOSED_MM = 100.0
 
-_EDGES = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")  # of shutter and collimator
 _AXIS = {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
 
 
@@ -103,7 +100,7 @@ def detector_spacing(dataset: Dataset, doubts: list[str]) -> np.ndarray | None:
     on_detector = _spacing(dataset, "ImagerPixelSpacing", doubts)
     spacing = _spacing(dataset, "PixelSpacing", doubts)
     corrected = spacing is not None and on_detector is not None and not np.allclose(spacing, on_detector, rtol=0.01)
-    calibrated = corrected or (spacing is not None and _text(dataset, "PixelSpacingCalibrationType") != "")
+    calibrated = corrected or (spacing is not None and tag_text(dataset, "PixelSpacingCalibrationType") != "")
     if spacing is None:
         spacing = on_detector
     if spacing is None:
@@ -121,49 +118,20 @@ def magnification(source_to_detector: float) -> float:
     return source_to_detector / (source_to_detector - frame.DETECTOR_TO_CENTRE_MM)
 
 
-def exposed_by_tags(
-    dataset: Dataset, shape: tuple[int, int], spacing_mm: np.ndarray | None, doubts: list[str]
-) -> tuple[slice, slice]:
-    """Rows and columns inside the rectangular collimator and shutter.
-
-    Args:
-        dataset: the header.
-        shape: rows and columns of the image.
-        spacing_mm: along columns and rows, as :func:`detector_spacing`.
-        doubts: receives why edges are not believed: outside the image (in mm, or counted from its middle), exchanged,
-            or with less between them than a chest needs.
-    """
-    inside = [slice(0, size) for size in shape]
-    for name in ("Collimator", "Shutter"):
-        if "RECTANGULAR" not in _text(dataset, f"{name}Shape"):
-            continue
-        texts = [_text(dataset, f"{name}{edge}Edge") for edge in _EDGES]
-        reason = None
-        try:
-            edges = [int(float(text)) for text in texts]
-        except (ValueError, OverflowError):
-            reason = "are missing or no numbers"
-        else:
-            pairs = list(zip(edges[::2], edges[1::2], shape, strict=True))
-            least = [LEAST_EXPOSED * size for size in shape]
-            if spacing_mm is not None:
-                least = [max(one, LEAST_EXPOSED_MM / step) for one, step in zip(least, spacing_mm[::-1], strict=True)]
-            if any(not 0 <= edge <= size + 1 for low, high, size in pairs for edge in (low, high)):
-                reason = "lie outside the image"
-            elif any(high <= low for low, high, _ in pairs):
-                reason = "are exchanged"
-            elif any(high - low < one for (low, high, _), one in zip(pairs, least, strict=True)):
-                reason = "leave too little for a chest"
-        if reason is None:
-            found = [slice(max(low - 1, 0), min(high, size)) for low, high, size in pairs]
-            inside = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(inside, found, strict=True)]
-        else:
-            doubts.append(f"the {name.lower()}'s edges ({', '.join(texts)}) {reason}: not believed")
-    return inside[0], inside[1]
+def tag_text(dataset: Dataset, name: str) -> str:
+    """A tag as text, its values parted by backslashes; "" where it is missing or empty, "?" where it is damaged."""
+    try:
+        value: Any = dataset.get(name)
+    except Exception:  # pydicom parses a value when it is asked for, and raises about anything
+        return "?"
+    if value is None:
+        return ""
+    parts = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
+    return "\\".join(str(part) for part in parts).strip()
 
 
 def _spacing(dataset: Dataset, name: str, doubts: list[str]) -> np.ndarray | None:
-    text = _text(dataset, name)
+    text = tag_text(dataset, name)
     if not text:
         return None
     try:
@@ -177,7 +145,7 @@ def _spacing(dataset: Dataset, name: str, doubts: list[str]) -> np.ndarray | Non
 
 
 def _source_to_detector(dataset: Dataset, doubts: list[str]) -> float:
-    text = _text(dataset, "DistanceSourceToDetector")
+    text = tag_text(dataset, "DistanceSourceToDetector")
     if not text:
         return frame.SOURCE_TO_DETECTOR_MM
     try:
@@ -191,15 +159,3 @@ def _source_to_detector(dataset: Dataset, doubts: list[str]) -> float:
         f"{frame.SOURCE_TO_DETECTOR_MM:.0f} mm taken"
     )
     return frame.SOURCE_TO_DETECTOR_MM
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    """A tag as text, its values parted by backslashes; "" where it is missing or empty, "?" where it is damaged."""
-    try:
-        value: Any = dataset.get(name)
-    except Exception:  # pydicom parses a value when it is asked for, and raises about anything
-        return "?"
-    if value is None:
-        return ""
-    parts = value if not isinstance(value, (str, bytes)) and hasattr(value, "__iter__") else [value]
-    return "\\".join(str(part) for part in parts).strip()
