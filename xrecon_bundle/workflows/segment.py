@@ -120,6 +120,31 @@ def segment_file(
     return statistics
 
 
+def write_dicom_labels(
+    path: str | os.PathLike, labels_path: str | os.PathLike, series_path: str | os.PathLike, statistics: dict[str, Any]
+) -> None:
+    """Write a label map that is there as NIfTI also as a DICOM SEG, with its report ``.sr.dcm`` beside it.
+
+    Args:
+        path: the DICOM SEG, ``.dcm``.
+        labels_path: label map of PTX-Seg, NIfTI, on the grid of the series.
+        series_path: folder of the CT series that the two refer to, one image a file.
+        statistics: of :func:`segment_file`; ``series`` says which one where the folder has several.
+
+    Raises:
+        InputError: the label map lies elsewhere, the images cannot be referred to, or highdicom is missing.
+    """
+    from ..dicom.seg import require_highdicom
+    from ..io.on_grid import read_on_grid
+    from ..io.readers import dicom_files, named, read_series
+
+    require_highdicom()
+    with named(Path(series_path)):
+        chosen, ct = read_series(dicom_files(Path(series_path)), statistics.get("series"))
+        images = _images(chosen)
+    _write_dicom(Path(path), read_on_grid(labels_path, ct, series_path), ct.affine, images, statistics)
+
+
 @dataclass(frozen=True)
 class _Target:
     """Where the results go."""
