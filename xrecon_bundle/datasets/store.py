@@ -68,10 +68,11 @@ def run_cases(
     description: str,
     workers: int = 1,
     cluster: str | None = None,
+    threads: int | None = 1,
 ) -> list[Outcome]:
     """``make`` every item; a bad one does not stop the others.
 
-    Each works with one thread. Processes end when this one is killed, so that none goes on writing beside the next run.
+    Processes end when this one is killed, so that none goes on writing beside the next run.
 
     Args:
         make: from an item to its outcome; with several workers it must pickle. An :class:`InputError` becomes the
@@ -80,6 +81,7 @@ def run_cases(
         description: of the progress bar.
         workers: processes at a time. 1: in this process.
         cluster: address of a Dask scheduler (``tcp://host:port``); takes the place of ``workers``.
+        threads: of PyTorch, for each item; None: as many as it is set to.
 
     Returns:
         the outcomes in the order of ``items``.
@@ -87,7 +89,7 @@ def run_cases(
     Raises:
         InputError: the cluster cannot be reached, or a worker was killed.
     """
-    safely = partial(_make_safely, make)
+    safely = partial(_make_safely, make, threads)
     with tqdm(total=len(items), desc=description, unit="case") as progress:
         if workers == 1 and cluster is None:
             outcomes = []
@@ -113,19 +115,26 @@ def run_cases(
     return [done[place] for place in range(len(items))]
 
 
-def _make_safely(make: Callable[[Item], Outcome], item: Item) -> Outcome:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _make_safely(make: Callable[[Item], Outcome], threads: int | None, item: Item) -> Outcome:
     try:
-        return make(item)
+        with _threads(threads):
+            return make(item)
     except InputError as error:
         return Outcome(reason=str(error))
     except Exception as error:  # a case must not stop the others
         return Outcome(reason=f"unexpected {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextmanager
