@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import nibabel
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from .. import frame
 from ..files import InputError
 from ..io.radiograph import Radiograph, blank_outside, read_radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View, view_affine
+from .biplanar import meta_tensor, place_biplanar
 from .border import exposed_rectangle, white_margin
 from .pair import KEEP, place_radiographs
 from .resample import resample_to_detector
@@ -56,7 +55,7 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
     they are. docs/radiographs.md tells how, and what the record holds.
 
     Args:
-        files: PA and lateral, or one file for :func:`load_biplanar`.
+        files: PA and lateral, or one file for :func:`~.biplanar.place_biplanar`.
         spatial_size: pixels S along each edge of the result.
         loading: for two files, any of
 
@@ -74,40 +73,8 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     if len(files) == 1:
-        return PlacedPair(*_read_biplanar(files[0], spatial_size), {"scale_from": "biplanar file"}, [])
+        return PlacedPair(*place_biplanar(files[0], spatial_size))
     return _place_views(files, spatial_size, **loading)
-
-
-def load_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
-    """A biplanar NIfTI ``(U, V, 2)``, which is on the detector already, as ``(2, S, S)`` float32 (averaged over areas).
-
-    The affine goes with the pixels: the grid's centre stays where it was.
-
-    Raises:
-        InputError: the file cannot be read or is no pair.
-    """
-    return _meta_tensor(*_read_biplanar(path, spatial_size), path)
-
-
-def _read_biplanar(path: str | os.PathLike, spatial_size: int) -> tuple[torch.Tensor, np.ndarray]:
-    try:
-        image = nibabel.load(path, mmap=False)
-        views = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
-    except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
-        raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
-    if views.ndim != 3 or views.shape[-1] != 2:
-        raise InputError(f"{path} has shape {tuple(views.shape)}; a radiograph pair is (U, V, 2)")
-    larger = np.array([*views.shape[:2], spatial_size]) / spatial_size
-    to_file = np.diag([*larger, 1.0])
-    to_file[:2, 3] = (larger[:2] - 1) / 2
-    pair = interpolate(views.permute(2, 0, 1)[None], (spatial_size, spatial_size), mode="area")[0]
-    return pair, image.affine @ to_file
-
-
-def _meta_tensor(image: torch.Tensor, affine: np.ndarray, path: str | os.PathLike) -> MetaTensor:
-    from monai.data import MetaTensor  # seconds; the predictor goes without
-
-    return MetaTensor(image, affine=torch.as_tensor(affine), meta={"filename_or_obj": str(path)})
 
 
 def load_radiograph(
@@ -145,7 +112,7 @@ def load_radiograph(
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
     affine = view_affine(view, spatial_size, centre)
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
-    return _meta_tensor(torch.from_numpy(grey)[None], affine, path)
+    return meta_tensor(torch.from_numpy(grey)[None], affine, path)
 
 
 def load_radiograph_pair(
@@ -167,7 +134,7 @@ def load_radiograph_pair(
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     placed = place_pair((pa, lateral), spatial_size, **loading)
-    return _meta_tensor(fill_unknown(placed.image), placed.affine, pa)
+    return meta_tensor(fill_unknown(placed.image), placed.affine, pa)
 
 
 def fill_unknown(image: torch.Tensor) -> torch.Tensor:
