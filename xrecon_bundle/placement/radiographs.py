@@ -17,7 +17,7 @@ from ..io.radiograph_files import VIEWS, View, view_affine
 from .biplanar import meta_tensor, place_biplanar
 from .border import exposed_rectangle, white_margin
 from .pair import KEEP, place_radiographs
-from .resample import resample_to_detector
+from .resample import block_sums, resample_to_detector
 from .style import normalise_style
 from .turning import WAYS, to_upright, way_of
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 SMALLEST_PIXELS = 32
+ENOUGH_PIXELS = 1000  # along the longer side: twice to four times the network's; a detector has 5000
 FEWEST_GREY_LEVELS = 16
 PLAUSIBLE_FIELD_MM = (100.0, 1000.0)
 SAME_PICTURE_CORRELATION = 0.95  # PA with lateral: 0.77 for the LIDC CT
@@ -157,9 +158,9 @@ def _place_views(
     style: str | None = None,
 ) -> PlacedPair:
     keep_orientation = keep_orientation or orientation is not None
-    order, pair = _read_pair(list(files), accept_any_view, keep_orientation)
+    order, pair = _read_pair(list(files), accept_any_view, keep_orientation, field_of_view_mm)
     _refuse_no_pair(order, pair, accept_any_view)
-    pair = [_settle(*each, field_of_view_mm, invert) for each in zip(order, pair, strict=True)]
+    pair = [_settle(item, invert) for item in pair]
     if flip_lateral:
         pair[1] = replace(rearrange(pair[1], False, (0,)), oriented=True)
     if orientation is not None:
@@ -182,15 +183,19 @@ def _place_views(
 
 
 def _read_pair(
-    files: list[str | os.PathLike], accept_any_view: bool, keep_orientation: bool
+    files: list[str | os.PathLike], accept_any_view: bool, keep_orientation: bool, field_of_view_mm: float | None
 ) -> tuple[list[str | os.PathLike], list[Radiograph]]:
     """PA and lateral, exchanged where the tags say that they were given in the wrong order."""
+
+    def read(paths: list[str | os.PathLike], accept: bool) -> list[Radiograph]:
+        return [_read(path, view, accept, field_of_view_mm) for path, view in zip(paths, VIEWS, strict=True)]
+
     try:
-        return files, [read_radiograph(path, view, accept_any_view) for path, view in zip(files, VIEWS, strict=True)]
+        return files, read(files, accept_any_view)
     except InputError as refusal:
         order = files[::-1]
         try:
-            pair = [read_radiograph(path, view) for path, view in zip(order, VIEWS, strict=True)]
+            pair = read(order, False)
         except InputError:
             raise refusal from None
         if keep_orientation:
@@ -198,9 +203,40 @@ def _read_pair(
         return order, pair
 
 
+def _read(path: str | os.PathLike, view: View, accept_any_view: bool, field_of_view_mm: float | None) -> Radiograph:
+    """The radiograph, usable, with its scale, and with no more pixels than are of use."""
+    radiograph = read_radiograph(path, view, accept_any_view)
+    _refuse_unusable(path, radiograph.grey)
+    if field_of_view_mm is not None:
+        spacing = np.full(2, field_of_view_mm / max(radiograph.grey.shape))
+        radiograph = replace(radiograph, spacing_mm=spacing, scale_from="field_of_view_mm")
+    if radiograph.spacing_mm is not None:
+        _refuse_implausible(path, radiograph.grey.shape * radiograph.spacing_mm)
+    return _shrink(radiograph)
+
+
+def _shrink(radiograph: Radiograph) -> Radiograph:
+    """The means of blocks of pixels where there are very many; what fills no block at the edge is left out."""
+    block = max(radiograph.grey.shape) // ENOUGH_PIXELS
+    if block < 2 or radiograph.placed:
+        return radiograph
+    whole = tuple(slice(size // block * block) for size in radiograph.grey.shape)
+    exposed = radiograph.exposed
+    if exposed is not None:
+        exposed = block_sums(exposed[whole].astype(np.uint16), (block, block)) > block**2 // 2
+        exposed = exposed if exposed.any() else None
+    to_blocks = np.diag([1 / block, 1 / block, 1])
+    to_blocks[:2, 2] = (1 / block - 1) / 2
+    return replace(
+        radiograph,
+        grey=block_sums(radiograph.grey[whole], (block, block)) / np.float32(block**2),
+        exposed=exposed,
+        spacing_mm=None if radiograph.spacing_mm is None else radiograph.spacing_mm * block,
+        file_to_grey=to_blocks @ radiograph.file_to_grey,
+    )
+
+
 def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograph], accept_any_view: bool) -> None:
-    for path, radiograph in zip(files, pair, strict=True):
-        _refuse_unusable(path, radiograph.grey)
     patients = [radiograph.patient_id for radiograph in pair]
     if not accept_any_view and None not in patients and patients[0] != patients[1]:
         raise InputError(
@@ -218,20 +254,11 @@ def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograp
         raise InputError(f"{files[0]} and {files[1]} show the same picture; give the PA and the lateral view")
 
 
-def _settle(
-    path: str | os.PathLike, radiograph: Radiograph, field_of_view_mm: float | None, invert: bool
-) -> Radiograph:
-    """The radiograph with polarity, border and scale settled."""
-    grey, spacing = radiograph.grey, radiograph.spacing_mm
-    if invert:
-        grey = grey.max() - grey
-    source = "file"
-    if field_of_view_mm is not None:
-        spacing, source = np.full(2, field_of_view_mm / max(grey.shape)), "field_of_view_mm"
-    if spacing is not None:
-        _refuse_implausible(path, grey.shape * spacing)
+def _settle(radiograph: Radiograph, invert: bool) -> Radiograph:
+    """The radiograph with polarity and border settled."""
+    grey = radiograph.grey.max() - radiograph.grey if invert else radiograph.grey
     if radiograph.placed:  # ours, and whole
-        return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source)
+        return replace(radiograph, grey=grey)
     inside = exposed_rectangle(grey)
     exposed = np.zeros(grey.shape, dtype=bool)
     exposed[inside] = ~white_margin(grey[inside])
@@ -239,7 +266,7 @@ def _settle(
         exposed &= radiograph.exposed
     if exposed.all() or not exposed.any():
         exposed = None
-    return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source, exposed=exposed)
+    return replace(radiograph, grey=grey, exposed=exposed)
 
 
 def _turned(radiograph: Radiograph, degrees: int, mirrored: bool) -> Radiograph:
@@ -289,7 +316,8 @@ def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:
         )
     if not np.isfinite(grey).all():
         raise InputError(f"{path} has pixels that are not finite numbers; write it again")
-    if len(np.unique(grey)) < FEWEST_GREY_LEVELS:
+    some = grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)]
+    if len(np.unique(some)) < FEWEST_GREY_LEVELS and len(np.unique(grey)) < FEWEST_GREY_LEVELS:
         raise InputError(
             f"{path} has fewer than {FEWEST_GREY_LEVELS} grey levels: blank, or a mask; give the radiograph"
         )
