@@ -7,7 +7,7 @@ import os
 import nibabel
 import numpy as np
 
-from ..files import InputError
+from ..files import InputError, load_nifti
 from ..volume import CTVolume
 
 
@@ -26,7 +26,7 @@ def read_on_grid(path: str | os.PathLike, ct: CTVolume, ct_path: str | os.PathLi
         InputError: the file cannot be read or lies on another grid.
     """
     try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        image = nibabel.as_closest_canonical(load_nifti(path))
         data, affine = np.asanyarray(image.dataobj), image.affine
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def write_evaluation(
         rows = csv.writer(stream)
         rows.writerow(["case", *names])
         rows.writerows([case.name, *(case.values.get(name, "") for name in names)] for case in cases)
-    summary = {
+    summary: dict[str, Any] = {
         "cases": len(cases),
         "mean": {name: _mean(cases, name)[0] for name in names},
         "standard_deviation": {name: _mean(cases, name)[1] for name in names},

@@ -106,10 +106,11 @@ def segment_file(
     stored = nibabel.orientations.apply_orientation(labels, back)
     if images is None:
         write_nifti(target.labels, stored, ct.affine)
-        with atomic_path(target.picture) as temporary:
-            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     else:
         _write_dicom(target.labels, stored, ct.affine, images, statistics)
+    if target.picture is not None:
+        with atomic_path(target.picture) as temporary:
+            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     if target.page is not None:
         title = f"{Path(os.path.abspath(ct_path)).name}: lungs and pneumothorax"
         from .view import segmentation_page
@@ -261,7 +262,7 @@ def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, s
     shown = labels > 2 if np.count_nonzero(labels > 2) else labels > 0
     x, y, z = (int(np.argmax(shown.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3))
     dx, dy, dz = spacing
-    planes = {
+    planes: dict[str, tuple[tuple[Any, ...], float]] = {
         "axial": (np.s_[:, :, z], dy / dx),
         "coronal": (np.s_[:, y, :], dz / dx),
         "sagittal": (np.s_[x, :, :], dz / dy),

@@ -81,10 +81,12 @@ def reconstruction_page(
         labels: label map ``(S, S, S)`` of PTX-Seg.
         deviation: standard deviation ``(S, S, S)`` in HU.
     """
-    from ..projection.radiographs import simulate_radiographs  # PyTorch, which a CT's page does without
+    import torch  # which a CT's page does without
+
+    from ..projection.radiographs import simulate_radiographs
 
     report = result.report
-    again = radiograph_to_unit(simulate_radiographs(result.hu.astype(np.float32), len(result.hu)))
+    again = radiograph_to_unit(simulate_radiographs(torch.from_numpy(result.hu), len(result.hu)))
     pictures = [
         (f"{view}, {what}", picture)
         for view, given, projected in zip(("PA", "lateral"), result.radiographs, again, strict=True)
