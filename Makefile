@@ -12,7 +12,7 @@ help:
 	@echo "make test-extras  the whole suite with every optional package; a skipped test fails"
 	@echo "make coverage   the suite, and the share of lines that it runs"
 	@echo "make house      the rooms of the package, what imports what"
-	@echo "make lint       ruff only;  make format  lets ruff rewrite"
+	@echo "make lint       ruff and mypy;  make format  lets ruff rewrite"
 	@echo "make bench      performance figures, each as a ratio to a named baseline"
 	@echo "make ablation   the paper's ablation experiments on a small synthetic cohort, one table and one plot"
 	@echo "make docs       the API reference from the docstrings, in dist/docs/"
@@ -34,6 +34,7 @@ demo: .venv/.ready
 lint: .venv/.ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 format: .venv/.ready
 	$(PY) -m ruff check --fix .
@@ -110,4 +111,4 @@ dicomweb-test: .venv/.ready
 	$(PY) scripts/dicomweb_test.py
 
 clean:
-	rm -rf .venv .venv-label .venv-deploy build demo .pytest_cache .ruff_cache
+	rm -rf .venv .venv-label .venv-deploy build demo .pytest_cache .ruff_cache .mypy_cache

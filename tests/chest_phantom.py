@@ -97,3 +97,18 @@ def save_dicom(folder: Path, slices: list[Dataset]) -> Path:
     for number, part in enumerate(slices):
         pydicom.dcmwrite(folder / f"{(number * 37) % 997:04d}-{part.SOPInstanceUID[-8:]}.dcm", part)
     return folder
+
+
+def place_of(seg: Dataset, label: int) -> set[tuple[int, ...]]:
+    """Voxels of one segment of a DICOM SEG, in the patient (RAS+, whole mm)."""
+    points = []
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, dtype=float)
+    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == label:
+            position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+            i, j = np.nonzero(pixels)
+            points.append(position + j[:, None] * row * spacing[1] + i[:, None] * column * spacing[0])
+    ras = np.concatenate(points) * [-1, -1, 1]
+    return {tuple(point) for point in np.rint(ras).astype(int)}

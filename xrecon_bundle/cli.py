@@ -15,7 +15,7 @@ from typing import Any
 import fire
 from fire import decorators
 
-from .files import InputError, check_readable, check_writable, to_json
+from .files import InputError, check_format, check_readable, check_writable, to_json
 
 PACKAGE = Path(__file__).parent
 # In the bundle the weights lie beside the package, in an installed wheel within it.
@@ -68,7 +68,7 @@ def reconstruct(
         output,
         model=model,
         spatial_size=spatial_size,
-        output_format=format,
+        output_format=check_format(format),
         picture=picture,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
@@ -96,12 +96,13 @@ def reconstruct_folder(
     keep_orientation: bool = False,
     accept_any_view: bool = False,
     style: str | None = None,
+    view: bool = True,
 ) -> None:
     """Reconstruct a folder of patients. Run again to resume; a bad case does not stop the others.
 
     Args:
         folder: at any depth, a folder a patient with files called pa and lateral, DICOM studies, or radiographs.nii.gz.
-        output: receives a folder a case, and summary.csv with consistency and warnings.
+        output: receives a folder a case, and summary.csv with consistency, warnings and where the pages are.
         model: weights, a plain state dict.
         format: nifti or dicom.
         segment: measure lungs and pneumothorax in each reconstruction.
@@ -113,6 +114,7 @@ def reconstruct_folder(
         accept_any_view: do not refuse DICOM files whose tags say another view or different patients, nor what looks
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
+        view: also write a page to look at beside each CT (docs/viewer.md); false leaves it out.
     """
     check_writable(Path(output) / "summary.csv")
     check_readable(folder, "folder", "give one with the radiographs of many patients")
@@ -129,7 +131,7 @@ def reconstruct_folder(
         accept_any_view=accept_any_view,
         style=style,
     )
-    summary = batch.reconstruct_folder(folder, output, predictor, output_format=format, segment=segment)
+    summary = batch.reconstruct_folder(folder, output, predictor, check_format(format), segment, view)
     print(f"{summary.made} reconstructed, {summary.reused} made before; {summary.table}")
     for case, reason in summary.failed.items():
         print(f"xrecon: {case}: {reason}", file=sys.stderr)
@@ -294,7 +296,7 @@ def segment(
         output,
         segmenter=segmenter,
         weights=weights,
-        output_format=format,
+        output_format=check_format(format),
         explain=explain,
         series=series,
         view=view,

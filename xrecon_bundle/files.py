@@ -9,11 +9,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .frame import is_sheared
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
 
 Format = Literal["nifti", "dicom"]  # what CTs and label maps are written as
 FORMATS: tuple[Format, Format] = ("nifti", "dicom")
@@ -40,7 +43,7 @@ def find_files(folder: str | os.PathLike, skip: str | os.PathLike | None = None)
     found: list[Path] = []
     problems: dict[Path, str] = {}
     read: dict[str, Path] = {}
-    places, links = [folder], []
+    places, links = [folder], list[Path]()
     while places or links:
         # Folders before links, so that a folder is read under its own name where it has one.
         place = places.pop() if places else links.pop(0)
@@ -130,10 +133,12 @@ def check_writable(path: str | os.PathLike, folder: bool = False, sources: Itera
             raise InputError(f"{path} cannot be written: {place}: {error.strerror}; give another place") from error
 
 
-def check_format(output_format: str) -> None:
-    """Raise :class:`InputError` unless ``output_format`` is one of :data:`FORMATS`."""
-    if output_format not in FORMATS:
-        raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
+def check_format(output_format: str) -> Format:
+    """The format of this name; raises :class:`InputError` if it is none of :data:`FORMATS`."""
+    for known in FORMATS:
+        if known == output_format:
+            return known
+    raise InputError(f"format '{output_format}' is unknown; choose one of {', '.join(FORMATS)}")
 
 
 @contextmanager
@@ -176,6 +181,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write ``text`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def load_nifti(path: str | os.PathLike) -> SpatialImage:
+    """An image file that nibabel reads, not mapped into memory.
+
+    Raises:
+        Exception: nibabel, gzip and zlib each raise their own.
+    """
+    import nibabel
+
+    image = nibabel.load(os.fspath(path), mmap=False)
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        raise nibabel.filebasedimages.ImageFileError("not an image of voxels")
+    return image
 
 
 def write_nifti(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:

@@ -10,9 +10,13 @@ millimetres. Every intensity function works on NumPy arrays and on tensors alike
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AXCODES = "LPI"
 EDGE_MM = 358.4  # 224 voxels of 1.6 mm, the size of the paper's volume
@@ -32,7 +36,8 @@ UPPER_PERCENTILE = 99.5
 
 SHEAR = 1e-5  # of a voxel's volume: axes within a quarter of a degree of right angles count as right-angled
 
-ArrayT = TypeVar("ArrayT")
+ArrayT = TypeVar("ArrayT", np.ndarray, "Tensor")
+Vector = Sequence[float] | np.ndarray  # three numbers: a place or the edges of a voxel, in mm
 
 
 def voxel_size(spatial_size: int) -> float:
@@ -83,7 +88,7 @@ def radiograph_to_unit(image: ArrayT, lower: float = LOWER_PERCENTILE, upper: fl
     return result.copy_(torch.from_numpy(unit))
 
 
-def cube_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+def cube_affine(spatial_size: int, centre_mm: Vector = (0.0, 0.0, 0.0)) -> np.ndarray:
     """RAS+ affine ``(4, 4)`` of the cube's voxel grid, for a cube whose centre lies at ``centre_mm`` (RAS+, mm)."""
     step = voxel_size(spatial_size)
     affine = np.diag([-step, -step, -step, 1.0])
@@ -119,7 +124,7 @@ def is_sheared(affine: np.ndarray) -> bool:
     return bool(abs(np.linalg.det(columns / np.linalg.norm(columns, axis=0))) < 1 - SHEAR)
 
 
-def radiograph_affine(spatial_size: int, centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
+def radiograph_affine(spatial_size: int, centre_mm: Vector = (0.0, 0.0, 0.0)) -> np.ndarray:
     """Affine ``(4, 4)`` that a file of the biplanar image ``(U, V, 2)`` carries.
 
     A pair of radiographs has no affine of its own. This one keeps what matters: the pixel spacing at the cube's centre

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from app_client import Page
-from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom
+from chest_phantom import dicom_slices, phantom, phantom_affine, place_of, save_dicom
+from known_chest import KnownChest
 from PIL import Image
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
@@ -157,6 +160,79 @@ def test_a_ct_is_segmented_and_measured(page, tmp_path):
     assert statistics["ct"] == "a.nii.gz"
     assert statistics["right"]["lung_ml"] > 500
     assert page.ask("GET", f"/view/{page.session}/segmentation.html")[0] == 200
+
+
+def test_the_label_map_as_dicom_lies_on_the_images_that_were_zipped(page, case, monkeypatch, tmp_path):
+    pytest.importorskip("highdicom")
+    monkeypatch.setattr(page.server.work, "generator", KnownChest(SIZE))
+    with_pair(page, case)
+    done = page.work("reconstruct")
+    assert done.get("results") == ["ct.nii.gz", "ct.zip", "ct.json"], done
+    assert page.work("segment", of="reconstructed")["note"] == ""
+    state = page.api("state")
+    assert state["results"] == list(sessions.RESULTS)
+    for name in state["results"]:
+        content = page.api("download", name=name)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        assert page.server.sessions.place.name.encode() not in (tmp_path / name).read_bytes()
+    with zipfile.ZipFile(tmp_path / "ct.zip") as archive:
+        images = [
+            pydicom.dcmread(archive.open(name), stop_before_pixels=True)
+            for name in archive.namelist()
+            if name.endswith(".dcm")
+        ]
+    seg = pydicom.dcmread(tmp_path / "segmentation.dcm")
+    assert seg.StudyInstanceUID == images[0].StudyInstanceUID
+    assert seg.FrameOfReferenceUID == images[0].FrameOfReferenceUID
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referenced <= {image.SOPInstanceUID for image in images}
+    labels = nibabel.load(tmp_path / "segmentation.nii.gz")
+    for value in np.unique(labels.dataobj)[1:]:
+        voxels = np.argwhere(np.asarray(labels.dataobj) == value)
+        places = nibabel.affines.apply_affine(labels.affine, voxels)
+        found = np.array(sorted(place_of(seg, value)))
+        assert len(found) == len(voxels)
+        np.testing.assert_allclose(found.mean(axis=0), places.mean(axis=0), atol=0.5)
+    report = pydicom.dcmread(tmp_path / "segmentation.sr.dcm")
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert seg.SOPInstanceUID in {
+        item.ReferencedSOPInstanceUID for one in evidence for item in one.ReferencedSOPSequence
+    }
+
+
+def test_a_ct_in_dicom_gets_a_label_map_in_dicom(page, tmp_path, monkeypatch):
+    pytest.importorskip("highdicom")
+    slices = dicom_slices(phantom(phantom_affine()), phantom_affine())
+    files = {f"{number}.dcm": path for number, path in enumerate(save_dicom(tmp_path / "series", slices).iterdir())}
+    archive = zipped(**{name: path.read_bytes() for name, path in files.items()})
+    assert page.send("ct", "a.zip", archive)[0] == 200
+    state = page.work("segment", of="given")
+    assert state["results"] == [name for name in sessions.RESULTS if name.startswith(("segm", "stat"))]
+    content = page.api("download", name="segmentation.dcm")
+    seg = pydicom.dcmread(io.BytesIO(content))
+    assert seg.PatientID == "P1"
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == slices[0].SeriesInstanceUID
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    state = page.work("segment", of="given")
+    assert state["results"] == ["segmentation.nii.gz", "statistics.json"]
+    assert state["note"] == (
+        "No label map in DICOM: DICOM segmentations need highdicom: pip install 'xrecon-bundle[dicom]'"
+    )
+
+
+def test_no_result_outlives_the_one_it_was_made_of(page, case, monkeypatch, tmp_path):
+    monkeypatch.setattr(page.server.work, "generator", KnownChest(SIZE))
+    with_pair(page, case)
+    page.work("reconstruct")
+    page.work("segment", of="reconstructed")
+    page.work("reconstruct")
+    assert page.api("state")["results"] == ["ct.nii.gz", "ct.zip", "ct.json"]
+    hu = synthesize_thorax(1, SIZE).ct.astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(hu, cube_affine(SIZE, (0, 0, 0))), tmp_path / "a.nii.gz")
+    page.send("ct", "a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())
+    page.work("segment", of="given")
+    assert page.api("state")["results"] == ["segmentation.nii.gz", "statistics.json"]
+    assert not list(page.server.sessions.get(page.session).folder.rglob("*.dcm"))
 
 
 def zipped(**files: bytes) -> bytes:

@@ -19,7 +19,8 @@ EVIL = "<img src=x onerror=document.title=1>"
 
 @pytest.fixture(scope="module")
 def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Air; a bright block at the patient's left, front and top. Labels: 4 in it, 1 in the opposite corner."""
+    """Air; a bright block at the patient's left, front and top, where the deviation is high. Label 1 in the opposite
+    corner."""
     hu = np.full((SIZE,) * 3, -1000, np.int16)  # LPI: x to the left, y to the back, z to the feet
     hu[30:42, 6:18, 6:18] = 1000
     labels = np.zeros(hu.shape, np.uint8)
@@ -30,7 +31,8 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EVIL,
         {"CT": hu, EVIL: hu[::-1]},
         cube_affine(SIZE, (3.0, -20.0, 40.0)),
-        overlays=[Overlay("label map", labels), Overlay(EVIL, np.where(hu > 0, 50.0, 0), unit="HU")],
+        overlays=[Overlay(EVIL, labels, {1: EVIL})],
+        deviation=np.where(hu > 0, 50.0, 0),
         pictures=[(EVIL, hu[:, 12]), ("lateral", hu[36])],
         tables=[Table(EVIL, ["", "mL"], [[EVIL, "1"]])],
         warnings=[EVIL],
@@ -66,9 +68,7 @@ def move_to(watched, x: int, y: int, z: int) -> None:
 def test_left_is_right_front_is_left_and_head_is_up(chest, watched):
     watched.open(chest)
     watched.ready()
-    boxes = watched.page.locator("#overlays input")
-    boxes.nth(0).uncheck()
-    boxes.nth(1).uncheck()
+    watched.page.get_by_label(EVIL, exact=True).uncheck()
     move_to(watched, 36, 12, 12)
     place = watched.page.locator("#place").inner_text()
     assert " L, " in place
@@ -86,12 +86,33 @@ def test_overlays_are_drawn_where_they_are_and_can_be_switched(chest, watched):
     watched.ready()
     watched.press("Coronal")
     move_to(watched, 12, 36, 36)
-    assert watched.page.locator("#place").inner_text().endswith(f"-1000 HU · right lung · {EVIL} 0 HU")
+    assert watched.page.locator("#place").inner_text().endswith(f"-1000 HU · {EVIL}")
     across, down = centre(blue(stage(watched)))
     assert across < 0.5
     assert down > 0.5
-    watched.page.locator("#overlays input").nth(0).uncheck()
+    watched.page.get_by_label(EVIL, exact=True).uncheck()
     assert blue(stage(watched)).mean() < 0.01
+
+
+def yellow(seen: np.ndarray) -> np.ndarray:
+    return (seen[..., 0] - seen[..., 2] > 60) & (seen[..., 1] > 100)
+
+
+def test_a_deviation_is_laid_over_the_ct_when_asked_for(chest, watched):
+    watched.open(chest)
+    watched.ready()
+    watched.press("Coronal")
+    move_to(watched, 36, 12, 12)
+    assert not yellow(stage(watched)).any()
+    watched.page.get_by_label("deviation", exact=True).check()
+    assert watched.page.locator("#place").inner_text().endswith("1000 HU · deviation 50 HU")
+    assert watched.page.locator("#legend").inner_text().endswith("50 HU and more")
+    across, down = centre(yellow(stage(watched)))
+    assert across > 0.5
+    assert down < 0.5
+    watched.shot("deviation")
+    watched.page.get_by_label("Opacity of deviation").fill("0")
+    assert not yellow(stage(watched)).any()
 
 
 def test_windows_volumes_and_the_rendering(chest, watched):
@@ -106,7 +127,6 @@ def test_windows_volumes_and_the_rendering(chest, watched):
     move_to(watched, 36, 12, 12)
     assert "1000 HU" in watched.page.locator("#place").inner_text()
     watched.press(EVIL)
-    move_to(watched, 36, 12, 11)
     assert "-1000 HU" in watched.page.locator("#place").inner_text()
     watched.press("3D")
     assert stage(watched).max() > 60

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from xrecon_bundle.datasets.store import Outcome, make_or_reuse, run_cases
 from xrecon_bundle.files import InputError, file_sha256
@@ -82,3 +83,18 @@ def test_a_bad_case_costs_no_other_and_the_order_stays(workers, tmp_path):
         None,
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"0", "3"}
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (None, 2)])
+def test_a_case_has_the_threads_asked_for(asked, given, two_threads):
+    outcomes = run_cases(lambda _: Outcome({"threads": torch.get_num_threads()}), [0], "test", threads=asked)
+    assert outcomes[0].record == {"threads": given}
+    assert torch.get_num_threads() == 2

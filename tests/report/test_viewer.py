@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import html
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from xrecon_bundle.cli import main
+from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.report import viewer
 from xrecon_bundle.report.viewer import Overlay, viewer_page, write_viewer
 
@@ -45,11 +47,44 @@ def test_the_volume_is_embedded_as_it_is():
 def test_overlays_are_embedded_on_the_same_grid():
     labels = (ct() > 0).astype(np.uint8) * 4
     deviation = np.abs(ct()) / 10.0
-    page = viewer_page("a", {"CT": ct()}, AFFINE, [Overlay("l", labels), Overlay("d", deviation, unit="HU")])
+    deviation[0, 1, 2] = np.nan
+    page = viewer_page("a", {"CT": ct()}, AFFINE, [Overlay("l", labels)], deviation)
     _, one, other = embedded(page)
     np.testing.assert_array_equal(np.asarray(one.dataobj), labels)
-    np.testing.assert_allclose(other.get_fdata(), deviation, atol=100 / 255)
+    np.testing.assert_allclose(other.get_fdata(), np.nan_to_num(deviation), atol=100 / 255)
     assert '"left pneumothorax"' in page
+
+
+def corner(size: int = 16) -> np.ndarray:
+    """A standard deviation that is the same in no mirror image: 200 HU at the left, in front, near the head."""
+    deviation = np.full((size,) * 3, 20.0, np.float32)
+    deviation[-size // 4 :, : size // 4, : size // 8] = 200
+    return deviation
+
+
+def test_a_fine_deviation_is_shown_by_blocks_in_the_same_place():
+    size = 2 * viewer.LARGEST_DEVIATION_EDGE
+    affine = cube_affine(size, (3.0, -20.0, 40.0))
+    noise = np.random.default_rng(0).uniform(0, 20, (size,) * 3).astype(np.float32)
+    page = viewer_page("a", {"CT": np.zeros((size,) * 3, np.int16)}, affine, deviation=corner(size) + noise)
+    volume, shown = embedded(page)
+    assert (volume.shape[0], shown.shape[0]) == (size, size // 2)
+    high = np.argwhere(corner(size) > 100)
+    where = nibabel.affines.apply_affine(shown.affine, np.argwhere(shown.get_fdata() > 100))
+    np.testing.assert_allclose(where.mean(axis=0), nibabel.affines.apply_affine(affine, high.mean(axis=0)), atol=0.01)
+    assert "The deviation is shown in voxels of 2.8 x 2.8 x 2.8 mm" in page
+
+
+@pytest.mark.parametrize(
+    ("highest", "top"), [(0.0, 1), (0.4, 0.5), (99.0, 100), (100.0, 100), (240.0, 300), (701, 800)]
+)
+def test_the_colours_of_a_deviation_end_at_a_round_number(highest, top):
+    deviation = np.full((8,) * 3, highest)
+    deviation[0, 0, 0] *= 20  # a single voxel does not decide
+    deviation[1] = 0
+    page = viewer_page("a", {"CT": ct(8)}, AFFINE, deviation=deviation)
+    settings = json.loads(re.search(r'id="settings">([^<]*)<', page)[1])
+    assert settings[1] == {"name": "deviation", "kind": "deviation", "top": top}
 
 
 def test_a_fine_ct_is_shown_by_blocks_in_the_same_place():
@@ -104,6 +139,8 @@ def folder(tmp_path: Path) -> Path:
         nibabel.Nifti1Image((ct() > 0).astype(np.uint8), AFFINE + 1.0 * np.eye(4, 4, 3)), tmp_path / "elsewhere.nii.gz"
     )
     nibabel.save(nibabel.Nifti1Image(ct() / 3.0, AFFINE), tmp_path / "fractions.nii.gz")
+    deviation = nibabel.Nifti1Image(corner(), AFFINE)
+    nibabel.save(deviation.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]])), tmp_path / "deviation.nii.gz")
     (tmp_path / "bad.nii.gz").write_bytes(b"none")
     return tmp_path
 
@@ -119,6 +156,19 @@ def test_labels_on_turned_axes_are_brought_to_the_ct(folder):
     nibabel.save(turned, folder / "turned.nii.gz")
     main(["view", str(folder / "ct.nii.gz"), str(folder / "turned.nii.gz")])
     np.testing.assert_array_equal(np.asarray(embedded((folder / "ct.html").read_text())[1].dataobj), ct() > 0)
+
+
+def test_a_deviation_on_turned_axes_is_laid_over_the_ct(folder):
+    files = [str(folder / name) for name in ("ct.nii.gz", "labels.nii.gz", "deviation.nii.gz")]
+    main(["view", *files[:2], "--deviation", files[2]])
+    shown = embedded((folder / "ct.html").read_text())[2]
+    np.testing.assert_allclose(shown.affine, AFFINE, atol=1e-4)
+    np.testing.assert_allclose(shown.get_fdata(), corner(), atol=1)
+
+
+def test_what_is_negative_is_no_deviation(folder):
+    with pytest.raises(SystemExit, match="no standard deviation"):
+        main(["view", str(folder / "ct.nii.gz"), "--deviation", str(folder / "fractions.nii.gz")])
 
 
 @pytest.mark.parametrize(

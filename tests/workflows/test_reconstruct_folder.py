@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -107,6 +108,8 @@ def test_every_layout_is_found_and_bad_cases_are_listed(clinic, predictor, tmp_p
         report = json.loads((tmp_path / "out" / case / "ct.json").read_text())
         assert float(rows[case]["consistency"]) == pytest.approx(report["consistency"]["score"], abs=1e-4)
         assert rows[case]["warnings"] == "; ".join(report["warnings"])
+        assert rows[case]["page"] == f"{case}/ct.html"
+        assert "projected from the CT" in (tmp_path / "out" / rows[case]["page"]).read_text()
         # The same patient, through 12 or 16 bits; a DICOM file does not say where the chest's middle is.
         assert np.abs(volume - volumes[1].astype(float)).mean() < (80 if case == "1.2.3" else 5)
     for case, reason in BAD.items():
@@ -149,7 +152,10 @@ def test_finished_results_are_kept_until_files_weights_or_settings_change(small,
     first = contents(out)
     assert run() == (0, 1)
     assert contents(out) == first
-    (out / "two" / "ct.json").unlink()  # interrupted before the record was there
+    (out / "two" / "ct.json").unlink()
+    assert run() == (1, 0)
+    volume = out / "two" / "ct.nii.gz"
+    volume.write_bytes(volume.read_bytes()[:-100])  # a full disk, a copy cut off
     assert run() == (1, 0)
     moved = small.rename(tmp_path / "moved")
     shutil.copytree(moved, small)
@@ -192,6 +198,11 @@ def test_the_users_own_files_are_never_replaced(small, predictor) -> None:
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@functools.cache
+def synthetic_ct() -> np.ndarray:
+    return synthesize_thorax(0, SIZE).ct
+
+
 @pytest.mark.parametrize("output_format", ["nifti", "dicom"])
 def test_with_segment_the_table_has_the_measures(output_format, small, predictor, tmp_path, monkeypatch) -> None:
     """With stand-ins: for the untrained network one that returns a CT, for PTX-Seg one that is quick."""
@@ -206,6 +217,7 @@ def test_with_segment_the_table_has_the_measures(output_format, small, predictor
     row = rows_of(summary.table)["one"]
     assert row["warnings"] == ""
     assert float(row["consistency"]) > 0.99
+    assert "label map" in (tmp_path / "out" / row["page"]).read_text()
     assert 1000 < float(row["right_lung_ml"]) < 4000
     assert row["total_size"] == "none"
     if output_format == "nifti":
@@ -222,6 +234,18 @@ def test_with_segment_the_table_has_the_measures(output_format, small, predictor
         right = np.count_nonzero(seg.pixel_array[np.array(number) == 1]) * 5.6**3 / 1000
     assert right == pytest.approx(float(row["right_lung_ml"]), rel=1e-3)
     assert batch.reconstruct_folder(small, tmp_path / "out", predictor, output_format, segment=True).reused == 1
+    without = batch.reconstruct_folder(small, tmp_path / "out", predictor, output_format, segment=True, view=False)
+    assert without.made == 1
+    assert "page" not in rows_of(without.table)["one"]
+    assert not list((tmp_path / "out").rglob("*.html"))
+
+
+def test_a_network_whose_weights_have_no_name_is_never_taken_for_another(small, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("xrecon_bundle.workflows.predictor.predict", lambda image, generator: synthetic_ct())
+    shutil.rmtree(small / "two")
+    for _ in range(2):
+        unnamed = Predictor(build_generator("compact", SIZE))
+        assert batch.reconstruct_folder(small, tmp_path / "out", unnamed, view=False).made == 1
 
 
 def test_linked_patients_are_found_and_no_link_vanishes(small, tmp_path) -> None:

@@ -11,11 +11,10 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom, save_nifti
+from chest_phantom import dicom_slices, phantom, phantom_affine, place_of, save_dicom, save_nifti
 
 from xrecon_bundle.files import InputError
 from xrecon_bundle.segmentation.labels import REGIONS
-from xrecon_bundle.volume import LPS_TO_RAS
 from xrecon_bundle.workflows.segment import segment_file
 
 pytest.importorskip("highdicom")
@@ -42,21 +41,6 @@ def ct(tmp_path: Path) -> Path:
     slices[7].save_as(folder / "copy.dcm")
     save_dicom(folder / "scout", dicom_slices(phantom(AFFINE, SHAPE), AFFINE)[:3])
     return folder
-
-
-def place_of(seg: pydicom.Dataset, label: int) -> set[tuple[int, ...]]:
-    """Voxels of one segment, in the patient (RAS+, whole mm)."""
-    points = []
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, dtype=float)
-    row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
-    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
-        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber == label:
-            position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
-            i, j = np.nonzero(pixels)
-            points.append(position + j[:, None] * row * spacing[1] + i[:, None] * column * spacing[0])
-    ras = np.concatenate(points) @ LPS_TO_RAS[:3, :3]
-    return {tuple(point) for point in np.rint(ras).astype(int)}
 
 
 def test_regions_lie_where_the_nifti_label_map_has_them(ct, tmp_path) -> None:

@@ -11,7 +11,7 @@ Arrays are ``(X, Y, Z)`` in the chest frame's orientation (LPI: x to the left, y
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Pneumothorax:
 def insert_pneumothorax(
     hu: np.ndarray,
     lungs: np.ndarray,
-    spacing: Sequence[float],
+    spacing: frame.Vector,
     side: Side,
     occupancy: float,
     seed: int | np.random.Generator = 0,

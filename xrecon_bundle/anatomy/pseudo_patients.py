@@ -9,8 +9,6 @@ stay where they are. Contrast, lung density and noise vary too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -25,7 +23,7 @@ _LUNGS = (1, 2, 3, 4)
 
 
 def make_pseudo_patient(
-    hu: np.ndarray, labels: np.ndarray, spacing: Sequence[float], seed: int, standing: bool = False
+    hu: np.ndarray, labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deform a CT and its labels and vary its intensities.
 
@@ -55,9 +53,7 @@ def make_pseudo_patient(
     return np.rint(np.clip(varied, frame.AIR_HU, 3071)).astype(np.int16), moved_labels
 
 
-def random_deformation(
-    labels: np.ndarray, spacing: Sequence[float] | np.ndarray, seed: int, standing: bool = False
-) -> np.ndarray:
+def random_deformation(labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
     Arguments as :func:`make_pseudo_patient`. The Jacobian determinant of the map is positive everywhere.

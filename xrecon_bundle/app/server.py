@@ -22,7 +22,12 @@ HOST = "127.0.0.1"
 TOKEN_HEADER = "X-Xrecon-Token"  # no other site's page can send it without being asked first
 LONGEST_JSON = 100_000  # bytes
 SWEEP_SECONDS = 10
-TYPES = {".gz": "application/gzip", ".json": "application/json", ".zip": "application/zip"}
+TYPES = {
+    ".dcm": "application/dicom",
+    ".gz": "application/gzip",
+    ".json": "application/json",
+    ".zip": "application/zip",
+}
 
 
 class Refused(Exception):

@@ -18,12 +18,18 @@ from ..files import InputError, one_line, to_json
 
 IDLE_SECONDS = 180  # without a word from its page; browsers let a hidden page speak once a minute
 MOST_SESSIONS = 32
-RESULTS = ("ct.nii.gz", "ct.json", "ct.zip", "segmentation.nii.gz", "statistics.json")
+RESULTS = (  # in the order in which the page offers them
+    *("ct.nii.gz", "ct.zip", "ct.json"),
+    *("segmentation.nii.gz", "segmentation.dcm", "segmentation.sr.dcm", "statistics.json"),
+)
 PAGES = ("ct.html", "segmentation.html")
 
 
 class Session:
-    """The files of one page, and the state of its work. ``seen`` is when its page was last heard of."""
+    """The files of one page, and the state of its work. ``seen`` is when its page was last heard of.
+
+    ``series`` is the folder of the reconstructed CT as DICOM; ``note`` is what the page says beside a result.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.id = secrets.token_urlsafe(32)
@@ -31,6 +37,8 @@ class Session:
         self.folder.mkdir(mode=0o700)
         self.results = self.folder / "results"
         self.results.mkdir()
+        self.series = self.folder / "series"
+        self.note = ""
         self.files: dict[str, Path] = {}
         self.seen = time.monotonic()
         self.closed = False
@@ -53,7 +61,17 @@ class Session:
         """A message or a record with the files under the names that the user knows."""
         for path in self.files.values():
             text = text.replace(f"{path.parent}/", "")
-        return text.replace(f"{self.results}/", "")
+        return text.replace(f"{self.results}/", "").replace(f"{self.folder}/", "")
+
+    def offered(self) -> list[str]:
+        """Names of the results that there are."""
+        return [name for name in RESULTS if (self.results / name).is_file()]
+
+    def clear(self) -> None:
+        """Delete all results."""
+        shutil.rmtree(self.series, ignore_errors=True)
+        for path in self.results.iterdir():
+            path.unlink()
 
     def found(self, name: str) -> Path:
         """A result or page by its name.
@@ -141,10 +159,12 @@ class Sessions:
         if not session.busy.acquire(blocking=False):
             raise InputError("this page is at work already; wait until it is done")
         try:
+            session.note = ""
             session.state = {"stage": "waiting for other work", "share": 0.0, "running": True}
             with self._turn:
                 result = what(lambda stage, share: session.state.update(stage=stage, share=share))
-            session.state = {"stage": "done", "share": 1.0, "running": False}
+            done = {"stage": "done", "share": 1.0, "running": False}
+            session.state = done | {"results": session.offered(), "note": session.note}
             return result
         except BaseException as error:
             session.state = {"stage": "", "share": 0.0, "running": False, "error": message(session, error)}
@@ -213,29 +233,39 @@ class Work:
         from ..workflows.reconstruct import write_reconstruction
 
         files, loading = _order(session, options)
-        _clear(session.results)
+        session.clear()
         result = self._predictor(loading)(files, tell)
         result = result._replace(report=json.loads(session.plain(to_json(result.report))))
         tell("writing", 0.8)
         write_reconstruction(result, session.results / "ct.nii.gz", "nifti", view=True)
-        series = session.folder / "series"
-        write_reconstruction(result, series, "dicom")
+        write_reconstruction(result, session.series, "dicom")
         with zipfile.ZipFile(session.results / "ct.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in sorted(series.iterdir()):
+            for path in sorted(session.series.iterdir()):
                 archive.write(path, f"ct/{path.name}")
-        shutil.rmtree(series)
 
     def segment(self, session: Session, of: str, tell: Callable[[str, float], None]) -> None:
-        """Leave label map, statistics and page of the session's CT: the one given, or the one reconstructed."""
-        from ..workflows.segment import segment_file
+        """Leave label map, statistics and page of the session's CT: the one given, or the one reconstructed.
+
+        Of a CT in DICOM also a DICOM SEG and its report, which refer to its images: of a reconstruction those that
+        were zipped. Where there can be none, the session's note says why.
+        """
+        from ..workflows.segment import segment_file, write_dicom_labels
 
         if of == "given":
-            _clear(session.results)
+            session.clear()
             (ct,) = session.given("ct")
+            series = ct
         else:
-            ct = session.found("ct.nii.gz")
+            ct, series = session.found("ct.nii.gz"), session.series
         tell("finding lungs and free air", 0.2)
-        segment_file(ct, session.results / "segmentation.nii.gz", explain=True)
+        labels = session.results / "segmentation.nii.gz"
+        found = segment_file(ct, labels, explain=True)
+        if series.is_dir():
+            tell("writing", 0.9)
+            try:
+                write_dicom_labels(session.results / "segmentation.dcm", labels, series, found)
+            except InputError as error:
+                session.note = f"No label map in DICOM: {session.plain(str(error))}"
         statistics = session.results / "statistics.json"
         statistics.write_text(session.plain(statistics.read_text()))
 
@@ -243,11 +273,6 @@ class Work:
         from ..workflows.predictor import Predictor
 
         return Predictor(self.generator, weights=self.model, **loading)
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
 
 
 def _order(session: Session, options: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:

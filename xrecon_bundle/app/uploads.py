@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import zipfile
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ MOST_FILES = 20_000
 BLOCK = 1 << 20
 
 
-def receive(stream: BinaryIO, length: int, folder: Path, slot: str, name: str) -> Path:
+def receive(stream: BufferedIOBase | BinaryIO, length: int, folder: Path, slot: str, name: str) -> Path:
     """Write what a browser sends for a slot, in place of what was there.
 
     Args:

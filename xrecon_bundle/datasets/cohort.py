@@ -116,10 +116,16 @@ def _draw_pneumothorax(rng: np.random.Generator, fraction: float) -> Pneumothora
 class _Recipe(Protocol):
     """How patient ``number`` is made. ``key`` identifies the result, ``make`` gives CT and segmentation."""
 
-    spatial_size: int
-    seed: int
-    pneumothorax_fraction: float
     made_by: ClassVar[str]
+
+    @property
+    def spatial_size(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def pneumothorax_fraction(self) -> float: ...
 
     def key(self, number: int) -> dict[str, Any]: ...
 
@@ -195,7 +201,7 @@ def _write_cohort(
     made = run_cases(partial(_make_patient, output, recipe), range(cases), recipe.made_by, workers)
     if failed := next((outcome.reason for outcome in made if outcome.reason), None):
         raise InputError(f"{output}: a patient could not be made: {failed}")
-    records = [outcome.record for outcome in made]
+    records = [outcome.finished for outcome in made]
     splits = split_cases((record["patient"] for record in records), recipe.seed, fractions)
     content = {
         "made_by": f"xrecon_bundle {recipe.made_by} {__version__}",

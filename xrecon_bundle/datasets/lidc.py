@@ -14,10 +14,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-import nibabel
 import numpy as np
 
-from ..files import InputError
+from ..files import InputError, load_nifti
 from ..placement.standardize import StandardizedCT, standardize_ct
 
 NIFTI_WHEEL = ("0.6.1", "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7")
@@ -56,7 +55,7 @@ def standard_lidc(folder: str | Path, spatial_size: int) -> StandardizedCT:
 
     Arguments and errors as :func:`fetch_lidc`.
     """
-    ct, mask = (nibabel.load(path) for path in fetch_lidc(folder))
+    ct, mask = (load_nifti(path) for path in fetch_lidc(folder))
     organs = np.asarray(mask.dataobj).astype(np.uint8)
     labels = np.where(organs > 0, organs + ORGANS, 0).astype(np.uint8)
     for lung, lobes in LOBES.items():

@@ -82,6 +82,7 @@ def fetch_open_ct(name: str, folder: str | os.PathLike) -> Path:
                 for other in together:
                     staged = Path(scratch) / other
                     source = content.extractfile(f"{root}/{OPEN_CTS[other].member}")
+                    assert source is not None  # a file; the archive's SHA-256 was checked
                     with source, open(staged, "wb") as target:
                         shutil.copyfileobj(source, target)
                     staged.replace(_place(folder, other))

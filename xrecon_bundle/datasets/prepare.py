@@ -97,7 +97,7 @@ def prepare(
             _remove_case(output / source.name)
             continue
         reused += outcome.reused
-        cases.append({"case": source.name, **outcome.record})
+        cases.append({"case": source.name, **outcome.finished})
     splits = split_cases((case["patient"] for case in cases), seed, fractions)
     cases = [{"case": case["case"], "split": splits[case["patient"]], **case} for case in cases]
     settings = {**_settings(spatial_size), "seed": seed, "fractions": list(fractions)}
@@ -124,7 +124,7 @@ def _reasons(sources: Iterable[Source], outcomes: Iterable[Outcome]) -> Iterator
         if outcome.reason is not None:
             yield outcome.reason
             continue
-        content = outcome.record["files"][CT]
+        content = outcome.finished["files"][CT]
         yield f"the same CT as {seen[content]}" if content in seen else None
         seen.setdefault(content, source.path)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import nibabel
 
 from ..dicom.series import is_dicom
-from ..files import InputError, find_files
+from ..files import InputError, find_files, load_nifti
 from ..io.radiograph_files import VIEWS
 from ..io.radiograph_tags import NAMES
 from ..io.readers import dicom_files
@@ -119,7 +119,7 @@ def _biplanar(files: list[Path]) -> list[Path]:
 
 def _is_pair(path: Path) -> bool:
     try:
-        shape = nibabel.load(path).shape
+        shape = load_nifti(path).shape
     except (nibabel.filebasedimages.ImageFileError, OSError, EOFError):
         return False
     return len(shape) == 3 and shape[-1] == 2

@@ -90,7 +90,7 @@ def find_sources(
                 excluded.append({"source": _common_folder([other], folder), "reason": reason})
     if not sources and not excluded:
         raise InputError(f"{folder}: no CT in this folder; give DICOM files or {', '.join(FILE_SUFFIXES)}")
-    common = os.path.commonpath([PurePosixPath(source.files[0]).parent for source in sources] or ["."])
+    common = os.path.commonpath([str(PurePosixPath(source.files[0]).parent) for source in sources] or ["."])
     sources = [
         replace(source, patient=_patient(source, patient_ids.get(source, ""), common, patient_pattern))
         for source in sources

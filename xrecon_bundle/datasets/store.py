@@ -34,6 +34,12 @@ class Outcome(NamedTuple):
     reused: bool = False
     reason: str | None = None
 
+    @property
+    def finished(self) -> dict[str, Any]:
+        """The record of a case that did not fail."""
+        assert self.record is not None, self.reason
+        return self.record
+
 
 def finished_record(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """The record at ``path`` if it has this ``key`` and every file that it lists is there and whole; else None."""
@@ -62,10 +68,11 @@ def run_cases(
     description: str,
     workers: int = 1,
     cluster: str | None = None,
+    threads: int | None = 1,
 ) -> list[Outcome]:
     """``make`` every item; a bad one does not stop the others.
 
-    Each works with one thread. Processes end when this one is killed, so that none goes on writing beside the next run.
+    Processes end when this one is killed, so that none goes on writing beside the next run.
 
     Args:
         make: from an item to its outcome; with several workers it must pickle. An :class:`InputError` becomes the
@@ -74,6 +81,7 @@ def run_cases(
         description: of the progress bar.
         workers: processes at a time. 1: in this process.
         cluster: address of a Dask scheduler (``tcp://host:port``); takes the place of ``workers``.
+        threads: of PyTorch, for each item; None: as many as it is set to.
 
     Returns:
         the outcomes in the order of ``items``.
@@ -81,7 +89,7 @@ def run_cases(
     Raises:
         InputError: the cluster cannot be reached, or a worker was killed.
     """
-    safely = partial(_make_safely, make)
+    safely = partial(_make_safely, make, threads)
     with tqdm(total=len(items), desc=description, unit="case") as progress:
         if workers == 1 and cluster is None:
             outcomes = []
@@ -107,19 +115,26 @@ def run_cases(
     return [done[place] for place in range(len(items))]
 
 
-def _make_safely(make: Callable[[Item], Outcome], item: Item) -> Outcome:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _make_safely(make: Callable[[Item], Outcome], threads: int | None, item: Item) -> Outcome:
     try:
-        return make(item)
+        with _threads(threads):
+            return make(item)
     except InputError as error:
         return Outcome(reason=str(error))
     except Exception as error:  # a case must not stop the others
         return Outcome(reason=f"unexpected {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -142,8 +157,11 @@ def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
 
 
 def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

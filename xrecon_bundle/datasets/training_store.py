@@ -119,6 +119,7 @@ def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.
             from .lidc import standard_lidc
 
             ct, _, labels = standard_lidc(path.parents[1], SIZE)
+            assert labels is not None
         else:
             stored = read_ct(path)
             ct = standardize_ct(stored.hu, stored.affine, SIZE).ct

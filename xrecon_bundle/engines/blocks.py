@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from monai.engines import SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from ..networks.fine import LABELS, Rendering
+from ..networks.fine import LABELS, FineGenerator, Rendering
 
 LUNG_WINDOW = 0.25  # of the network's scale: -1024 to -399 HU
 
@@ -77,10 +79,10 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
         FloatingPointError: the loss is not finite; the weights are not touched by it.
     """
     batch = {name: value.to(engine.state.device) for name, value in batchdata.items()}
-    start = tuple(int(first) for first in batch["start"][0])
-    network = engine.network.train()
+    x, y, z = (int(first) for first in batch["start"][0])
+    network = cast(FineGenerator, engine.network.train())
     with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
-        rendering = network.render(batch["image"], start, batch["label"].shape[-1])
+        rendering = network.render(batch["image"], (x, y, z), batch["label"].shape[-1])
     loss = engine.loss_function(rendering, batch)
     if not loss.isfinite():
         raise FloatingPointError(f"a loss of {loss.item()}")
@@ -92,7 +94,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
     return engine.state.output
 
 
-def parameter_groups(network: nn.Module, learning_rate: float, coarse_learning_rate: float) -> list[dict]:
+def parameter_groups(network: FineGenerator, learning_rate: float, coarse_learning_rate: float) -> list[dict]:
     """Groups for an optimizer: the coarse generator, which is trained already, apart from the rest.
 
     With a rate of 0 for it no gradient is computed there.

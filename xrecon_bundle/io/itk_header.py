@@ -246,6 +246,7 @@ def _numbers(text: str) -> np.ndarray:
 def _unit(names: list[str]) -> float:
     """Millimetres in the unit that all axes have."""
     units = {UNITS_MM.get(name.strip().lower().removesuffix("s")) for name in names}
-    if len(units) != 1 or None in units:
+    unit = units.pop() if len(units) == 1 else None
+    if unit is None:
         raise InputError(f"the header gives lengths in {', '.join(names) or 'no unit'}; convert the CT to mm")
-    return units.pop()
+    return unit

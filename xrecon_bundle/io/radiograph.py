@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from .. import frame
 from ..dicom.grey import SAMPLE, dense_is_bright, padding
 from ..dicom.pixels import stored_pixels
-from ..files import InputError, check_readable
+from ..files import InputError, check_readable, load_nifti
 from ..frame import LOWER_PERCENTILE
 from .radiograph_collimation import exposed_by_tags
 from .radiograph_files import PNG_FIELD_OF_VIEW, VIEW_DIRECTIONS, View
@@ -331,10 +331,10 @@ def _spread(colour: np.ndarray, marks: float) -> float:
 def _read_nifti(path: Path, view: View, accept_any_view: bool) -> Radiograph:
     """In array order ``(u, v)``, unless the affine says how the axes lie in the patient or on the screen."""
     try:
-        image = nibabel.load(path, mmap=False)
+        image = load_nifti(path)
         grey = np.asarray(image.dataobj, dtype=np.float32)
         names = "".join(code or "?" for code in nibabel.aff2axcodes(image.affine)).translate(str.maketrans("SI", "HF"))
-        zooms = np.array(image.header.get_zooms()[:2], dtype=float)
+        zooms = np.asarray(image.header.get_zooms()[:2], dtype=np.float64)
     except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
         raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
     if grey.ndim < 2 or any(size != 1 for size in grey.shape[2:]):

@@ -26,9 +26,7 @@ _AFFINE_COLUMNS: dict[View, np.ndarray] = {
 }
 
 
-def view_affine(
-    view: View, spatial_size: int, centre_mm: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0)
-) -> np.ndarray:
+def view_affine(view: View, spatial_size: int, centre_mm: frame.Vector = (0.0, 0.0, 0.0)) -> np.ndarray:
     """RAS+ affine ``(4, 4)`` of one view ``(U, V)`` as a file of its own.
 
     Spacing and position are those of :func:`xrecon_bundle.frame.radiograph_affine`; the axes are the view's own
@@ -65,7 +63,7 @@ def write_radiograph_nifti(
     path: str | os.PathLike,
     view_image: np.ndarray,
     view: View,
-    centre_mm: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 0.0),
+    centre_mm: frame.Vector = (0.0, 0.0, 0.0),
 ) -> None:
     """Write one view ``(S, S)`` of the chest frame as float32 NIfTI with :func:`view_affine`, atomically."""
     array = np.asarray(view_image, dtype=np.float32)

@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from io import IOBase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import nibabel
 import numpy as np
@@ -136,12 +137,12 @@ def _reader(path: Path) -> Callable[[Path], CTVolume]:
 
 def _read_nifti(path: Path) -> CTVolume:
     try:
-        with nibabel.imageglobals.LoggingOutputSuppressor(), nibabel.openers.ImageOpener(path) as file:
+        with nibabel.imageglobals.LoggingOutputSuppressor(), nibabel.openers.ImageOpener(str(path)) as file:
             kind = type(nibabel.load(path))
             if not issubclass(kind, nibabel.Nifti1Image):
                 raise InputError("not a NIfTI-1 or NIfTI-2 image; convert it to .nii.gz")
             header = kind.header_class.from_fileobj(file, check=False)  # as it is; the image's has pixdim put right
-            image = kind.from_file_map({"image": nibabel.FileHolder(str(path), file)}, mmap=False)
+            image = kind.from_file_map({"image": nibabel.FileHolder(str(path), cast(IOBase, file))}, mmap=False)
             if image.get_data_dtype().kind not in "iuf":
                 raise InputError("not a grey-level image (colour or complex values); give the CT in HU")
             _check_shape(image.shape)

@@ -7,7 +7,7 @@ variation give NaN, never an error: a report of three cases is still a report.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy  # its parts are imported at first use
@@ -176,7 +176,7 @@ def bland_altman(x: ArrayLike, y: ArrayLike, confidence: float = 0.95) -> BlandA
     )
 
 
-def agreement(x: ArrayLike, y: ArrayLike) -> dict[str, int | dict]:
+def agreement(x: ArrayLike, y: ArrayLike) -> dict[str, Any]:
     """All of the above as nested plain values: ``n``, ``pearson``, ``icc_2_1``, ``bias``, ``lower`` and ``upper``."""
     limits = asdict(bland_altman(x, y))
     return {"n": len(np.asarray(x)), "pearson": asdict(pearson(x, y)), "icc_2_1": asdict(icc_2_1(x, y)), **limits}

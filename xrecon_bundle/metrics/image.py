@@ -164,7 +164,7 @@ def body_mask(true: torch.Tensor) -> torch.Tensor:
 
     The largest connected part denser than -400 HU, with what it encloses in axial slices filled.
     """
-    dense = (true > float(hu_to_unit(np.float64(TISSUE.lung_edge)))).cpu().numpy()
+    dense = (true > float(hu_to_unit(np.array(TISSUE.lung_edge)))).cpu().numpy()
     return torch.from_numpy(filled_body(dense)).to(true.device)
 
 

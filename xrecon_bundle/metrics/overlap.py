@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from ..frame import Vector
 from ..segmentation.labels import REGIONS
 
 
 def region_overlap(
     pred: np.ndarray | torch.Tensor,
     true: np.ndarray | torch.Tensor,
-    spacing: Sequence[float],
+    spacing: Vector,
     regions: Mapping[str, int] = REGIONS,
 ) -> dict[str, float]:
     """Dice, 95th percentile Hausdorff distance and average symmetric surface distance of every region.

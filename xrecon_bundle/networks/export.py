@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ def export_generator(generator: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a generator is exported as {' or '.join(SUFFIXES)}; name the file so")
-    image = torch.zeros(1, 2, generator.spatial_size, generator.spatial_size)
+    size = cast(int, generator.spatial_size)
+    image = torch.zeros(1, 2, size, size)
     export = _export_onnx if path.suffix == ".onnx" else _export_program
     with torch.no_grad():
         export(generator.eval(), image, path)

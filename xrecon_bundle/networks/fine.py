@@ -82,7 +82,7 @@ class FineGenerator(nn.Module):
         self.spatial_size = spatial_size
         self.unknown = UNKNOWN
         self.coarse = build_generator("compact", coarse_size)
-        coarse_channels = 2 * self.coarse.scales[-1].channels
+        coarse_channels = 2 * cast(int, self.coarse.scales[-1].channels)
         self.images = nn.ModuleList(ImageEncoder(image_channels) for _ in VIEWS)
         self.coarse_labels = nn.Conv3d(coarse_channels, LABELS, 1)
         self.to_middle = nn.Conv3d(coarse_channels + 1, middle_channels, 1)
@@ -95,8 +95,8 @@ class FineGenerator(nn.Module):
         self.head = nn.Conv3d(fine_channels, 2 + LABELS, 1)
         for layer in (self.head, self.coarse_labels):
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.head.bias[1:2], LOG_VARIANCE)
+            nn.init.zeros_(layer.get_parameter("bias"))
+        nn.init.constant_(self.head.get_parameter("bias")[1:2], LOG_VARIANCE)
         self.register_state_dict_post_hook(say_size)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -241,9 +241,10 @@ class Residual(nn.Module):
         return x + y
 
 
-def _pointwise(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+def _pointwise(layer: nn.Module, x: Tensor) -> Tensor:
     """A 1x1 convolution as the matrix product that it is: few channels, many voxels, no reordering."""
-    return (layer.weight.flatten(1) @ x.flatten(2) + layer.bias[:, None]).unflatten(2, x.shape[2:])
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    return (weight.flatten(1) @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
 
 
 def lift(feature: Tensor, view: int, at: list[Tensor], size: int) -> Tensor:

@@ -184,7 +184,7 @@ def say_size(generator: nn.Module, state: dict[str, Tensor], prefix: str, metada
 
     For ``register_state_dict_post_hook``, of any generator with the attribute ``spatial_size``.
     """
-    metadata["spatial_size"] = generator.spatial_size
+    metadata["spatial_size"] = cast(int, generator.spatial_size)
 
 
 def _initialise(module: nn.Module) -> None:

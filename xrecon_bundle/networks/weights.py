@@ -107,7 +107,7 @@ def save_weights(
         plain = OrderedDict((name, value.half()) for name, value in plain.items())
     size = spatial_size or _stated_size(state)
     if size is not None:
-        plain._metadata = OrderedDict({"": {"spatial_size": size}})
+        setattr(plain, "_metadata", OrderedDict({"": {"spatial_size": size}}))  # noqa: B010 - PyTorch's own attribute
     with atomic_path(path) as temporary:
         torch.save(plain, temporary)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
 from .. import frame
-from ..files import InputError
+from ..files import InputError, load_nifti
 from ..io.radiograph_files import VIEWS
 from ..io.radiograph_tags import NAMES, magnification
 from .finder import Found, find_chest, look_closer
@@ -87,7 +86,7 @@ def meta_tensor(image: torch.Tensor, affine: np.ndarray, path: str | os.PathLike
 def _read(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """``(U, V, 2)`` float32 and the file's affine."""
     try:
-        image = nibabel.load(path, mmap=False)
+        image = load_nifti(path)
         views = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
         raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error

@@ -55,9 +55,7 @@ def white_margin(grey: np.ndarray) -> np.ndarray:
         near = ndimage.binary_dilation(region, iterations=4) & ~ndimage.binary_dilation(region, iterations=2)
         if near.any() and np.mean(small[near] < high - WHITE_STEP * contrast) > WHITE_OUTLINE:
             found |= ndimage.binary_dilation(region, iterations=2)
-    rows, columns = (
-        np.minimum(np.arange(size) // block, length - 1) for size, length in zip(grey.shape, found.shape, strict=True)
-    )
+    rows, columns = (np.minimum(np.arange(grey.shape[axis]) // block, found.shape[axis] - 1) for axis in range(2))
     return found[np.ix_(rows, columns)]
 
 

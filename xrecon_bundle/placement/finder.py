@@ -133,9 +133,9 @@ def turn_found(found: Found, way: int, shape: tuple[int, int]) -> Found:
 
 def _look(picture: np.ndarray, known: np.ndarray, to_grey: np.ndarray) -> Found:
     laid = np.stack([[lay(image, way) for image in (picture, known)] for way in range(WAYS)])
-    laid = torch.from_numpy(np.ascontiguousarray(laid, dtype=np.float32))
+    pictures = torch.from_numpy(np.ascontiguousarray(laid, dtype=np.float32))
     with torch.inference_mode():
-        logits, edges, spreads = _finder()(network_input(laid[:, 0], laid[:, 1]))
+        logits, edges, spreads = _finder()(network_input(pictures[:, 0], pictures[:, 1]))
     shares = logits.softmax(1)[:, :NO_CHEST].view(WAYS, 2, WAYS).numpy()
     ways = np.mean([shares[laid_in][:, [together(way, laid_in) for way in range(WAYS)]] for laid_in in range(WAYS)], 0)
     boxes, widths = [], []

@@ -30,7 +30,7 @@ class Placement(NamedTuple):
 
     image: np.ndarray
     exchanged: bool
-    views: dict[View, dict[str, Any]]
+    views: dict[str, dict[str, Any]]
     doubts: list[str]
 
 
@@ -58,7 +58,7 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
         uprights.append(item)
         pictures.append(picture)
     places, more = place_pictures((pictures[0], pictures[1]))
-    views = {}
+    views: dict[str, dict[str, Any]] = {}
     for view, number, item, picture, place in zip(VIEWS, order, uprights, pictures, places, strict=True):
         views[view] = _record(item, picture, place, confidence[number], spatial_size)
         doubts += _doubts(view, views[view], stated[number], picture)

@@ -68,14 +68,18 @@ def place_pictures(pictures: tuple[Picture, Picture]) -> tuple[tuple[Place, Plac
         errors.append(error)
     doubts = []
     middles = [_middle(picture) for picture in pictures]
-    if all(picture.box is not None for picture in pictures):
-        heights = [np.diff(picture.box[1])[0] * step[1] for picture, step in zip(pictures, spacing, strict=True)]
+    ends = [picture.box[1] for picture in pictures if picture.box is not None]
+    spreads = [picture.spread[1] for picture in pictures if picture.spread is not None]
+    if len(ends) == len(spreads) == 2:
+        ends = [of_view * step[1] for of_view, step in zip(ends, spacing, strict=True)]
+        spreads = [of_view * step[1] for of_view, step in zip(spreads, spacing, strict=True)]
+        heights = [np.diff(of_view)[0] for of_view in ends]
         if abs(np.log(heights[0] / heights[1])) > HEIGHTS_DIFFER:
             doubts.append(
                 f"the lungs are {heights[0]:.0f} mm high in the PA and {heights[1]:.0f} mm in the lateral view; "
                 "are they of one patient, and is the scale right?"
             )
-        _share_rows(pictures, spacing, middles)
+        _share_rows(pictures, ends, spreads, spacing, middles)
     places = tuple(map(Place, spacing, middles, known_from, errors))
     return (places[0], places[1]), doubts
 
@@ -102,10 +106,14 @@ def _middle(picture: Picture) -> np.ndarray:
     return (picture.window if picture.placed or picture.box is None else picture.box).mean(axis=1)
 
 
-def _share_rows(pictures: tuple[Picture, Picture], spacing: list[np.ndarray], middles: list[np.ndarray]) -> None:
-    """Shift both pictures along v so that the lungs' ends meet, the surer end the better."""
-    ends = [picture.box[1] * step[1] for picture, step in zip(pictures, spacing, strict=True)]
-    spreads = [picture.spread[1] * step[1] for picture, step in zip(pictures, spacing, strict=True)]
+def _share_rows(
+    pictures: tuple[Picture, Picture],
+    ends: list[np.ndarray],
+    spreads: list[np.ndarray],
+    spacing: list[np.ndarray],
+    middles: list[np.ndarray],
+) -> None:
+    """Shift both pictures along v so that the lungs' ``ends`` in mm meet, the surer end the better."""
     weight = 1 / (spreads[0] ** 2 + spreads[1] ** 2)
     apart = ((ends[0] - ends[1]) * weight).sum() / weight.sum()
     centre = ends[0].mean() + ends[1].mean()

@@ -110,6 +110,7 @@ def load_radiograph(
         InputError: the file cannot be used; the message says why and what to do.
     """
     radiograph = _prepare(path, view, field_of_view_mm, invert, flip, accept_any_view)
+    assert radiograph.spacing_mm is not None  # settled now
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
     affine = view_affine(view, spatial_size, centre)
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
@@ -176,10 +177,11 @@ def _place_views(
     if exchanged:
         doubts = [f"{files[0]} is taken for the lateral view and {files[1]} for the PA{KEEP}", *doubts]
     centres = [item.centre_mm for item in pair if item.centre_mm is not None]
-    affine = frame.radiograph_affine(spatial_size, centres[0] if centres else (0.0, 0.0, 0.0))
+    affine = frame.radiograph_affine(spatial_size, centres[0] if centres else np.zeros(3))
     for path, view in zip(order, VIEWS, strict=True):
         placed.views[view]["file"] = str(path)
-    return PlacedPair(image, affine, {"exchanged": exchanged, **placed.views}, doubts)
+    record: dict[str, Any] = {"exchanged": exchanged, **placed.views}
+    return PlacedPair(image, affine, record, doubts)
 
 
 def _read_pair(
@@ -211,7 +213,7 @@ def _read(path: str | os.PathLike, view: View, accept_any_view: bool, field_of_v
         spacing = np.full(2, field_of_view_mm / max(radiograph.grey.shape))
         radiograph = replace(radiograph, spacing_mm=spacing, scale_from="field_of_view_mm")
     if radiograph.spacing_mm is not None:
-        _refuse_implausible(path, radiograph.grey.shape * radiograph.spacing_mm)
+        _refuse_implausible(path, radiograph.grey, radiograph.spacing_mm)
     return _shrink(radiograph)
 
 
@@ -244,7 +246,7 @@ def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograp
             "give two views of one patient, or set accept_any_view if the tags are wrong"
         )
     centres = [radiograph.centre_mm for radiograph in pair if radiograph.centre_mm is not None]
-    if len(centres) == 2 and not np.allclose(*centres, rtol=0, atol=SAME_PLACE_MM):
+    if len(centres) == 2 and not np.allclose(centres[0], centres[1], rtol=0, atol=SAME_PLACE_MM):
         raise InputError(
             f"{files[0]} and {files[1]} differ in position ({np.round(centres[0], 1)} and {np.round(centres[1], 1)} "
             "mm); give two views of one examination"
@@ -264,9 +266,8 @@ def _settle(radiograph: Radiograph, invert: bool) -> Radiograph:
     exposed[inside] = ~white_margin(grey[inside])
     if radiograph.exposed is not None:
         exposed &= radiograph.exposed
-    if exposed.all() or not exposed.any():
-        exposed = None
-    return replace(radiograph, grey=grey, exposed=exposed)
+    known = exposed.any() and not exposed.all()
+    return replace(radiograph, grey=grey, exposed=exposed if known else None)
 
 
 def _turned(radiograph: Radiograph, degrees: int, mirrored: bool) -> Radiograph:
@@ -297,11 +298,12 @@ def _prepare(
         spacing = np.full(2, frame.detector_size_mm() / max(grey.shape))
     else:
         grey = blank_outside(grey, inside)
-    _refuse_implausible(path, grey.shape * spacing)
+    _refuse_implausible(path, grey, spacing)
     return replace(radiograph, grey=grey, spacing_mm=spacing)
 
 
-def _refuse_implausible(path: str | os.PathLike, field: np.ndarray) -> None:
+def _refuse_implausible(path: str | os.PathLike, grey: np.ndarray, spacing: np.ndarray) -> None:
+    field = np.array(grey.shape) * spacing
     if not np.all((field >= PLAUSIBLE_FIELD_MM[0]) & (field <= PLAUSIBLE_FIELD_MM[1])):
         raise InputError(
             f"{path}: {field[0]:.3g} x {field[1]:.3g} mm is no size of a chest radiograph; set field_of_view_mm to the "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import nibabel
 import numpy as np
 import torch
 from skimage.exposure import equalize_adapthist, match_histograms
 from torch import Tensor
 
-from ..files import InputError
+from ..files import InputError, load_nifti
 from ..frame import radiograph_to_unit
 
 
@@ -40,7 +39,7 @@ def normalise_style(image: Tensor, style: str) -> Tensor:
 
 def _reference(path: str) -> np.ndarray:
     try:
-        views = np.asarray(nibabel.load(path, mmap=False).dataobj, dtype=np.float32)
+        views = np.asarray(load_nifti(path).dataobj, dtype=np.float32)
     except Exception as error:  # missing, or not NIfTI, or damaged: nibabel, gzip and zlib each raise their own
         raise InputError(
             f"style '{path}' is neither 'clahe' nor a radiograph pair that can be read ({error}); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -17,7 +19,7 @@ BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture i
 LOW_SCORE = 0.6  # docs/radiographs.md has the scores of right and of wrong pairs
 
 
-def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str, float | dict[str, float]]:
+def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str, Any]:
     """Compare a CT volume's simulated radiographs with the radiographs it was reconstructed from.
 
     Both are brought to the unit scale, and the re-projection's grey levels are then mapped to the radiograph's by
@@ -48,7 +50,7 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
         measured = resize(np.where(shown, measured, 0), projected.shape, order=1, anti_aliasing=True)
         shown = resize(shown.astype(np.float32), projected.shape, order=1, anti_aliasing=True) > 0.999
     pairs = zip(VIEWS, np.asarray(radiograph_to_unit(projected)), measured, shown, strict=True)
-    views = {name: _compare(again, given, where) for name, again, given, where in pairs}
+    views: dict[str, Any] = {name: _compare(again, given, where) for name, again, given, where in pairs}
     correlations = [view[name] for view in views.values() for name in ("correlation", "gradient_correlation")]
     return {**views, "score": float(np.mean(correlations))}
 

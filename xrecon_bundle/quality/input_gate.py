@@ -162,14 +162,14 @@ def _hangs_right(view: View, picture: np.ndarray, shown: np.ndarray) -> bool:
 def _check_view(view: View, picture: np.ndarray, shown: np.ndarray) -> tuple[dict[str, Any], list[str]]:
     found = likenesses(picture)
     own = found[Explanation(view, "")]
-    best = max(found, key=found.get)
+    best = max(found, key=lambda key: found[key])
     lies_wrong = best.view != view or best.fault in _LIES_WRONG
     if lies_wrong and best.fault != "in negative" and _hangs_right(view, picture, shown):
         # A lung that has lost volume, or a chest small in its picture, can resemble the average chest turned round.
         likely = {key: value for key, value in found.items() if key.view == view and key.fault not in _LIES_WRONG}
-        best = max(likely, key=likely.get)
+        best = max(likely, key=lambda key: likely[key])
     span = float(np.ptp(picture)) or 1.0
-    measures = {
+    measures: dict[str, Any] = {
         "likeness": own,
         "best": " ".join(filter(None, best)),
         "best_likeness": found[best],

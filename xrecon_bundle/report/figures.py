@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..segmentation.labels import COLOURS, WINDOW_HU
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 DIFFERENCE_HU = 600.0
 
@@ -15,7 +21,7 @@ def orthogonal_planes(volume: np.ndarray, at: tuple[int, int, int] | None = None
 
     Rows and columns are those of a picture in the radiologist's view: feet or back down, patient's left on the right.
     """
-    x, y, z = at or tuple(size // 2 for size in volume.shape)
+    x, y, z = at or plane_position(None, volume.shape)
     return {"coronal": volume[:, y].T, "sagittal": volume[x].T, "axial": volume[:, :, z].T}
 
 
@@ -23,8 +29,10 @@ def plane_position(segmentation: np.ndarray | None, shape: tuple[int, ...]) -> t
     """Where to cut: the centre of the air-accumulated region if there is one, else the middle of the volume."""
     air = np.argwhere(segmentation >= 3) if segmentation is not None else np.empty((0, 3))
     if len(air):
-        return tuple(int(value) for value in np.median(air, axis=0))
-    return tuple(size // 2 for size in shape)
+        x, y, z = (int(value) for value in np.median(air, axis=0))
+    else:
+        x, y, z = (size // 2 for size in shape)
+    return x, y, z
 
 
 def draw_case(
@@ -77,14 +85,14 @@ def draw_case(
     return figure
 
 
-def _show(axis, picture: np.ndarray, name: str, **options) -> object:  # noqa: ANN001
+def _show(axis: Axes, picture: np.ndarray, name: str, **options: Any) -> AxesImage:
     shown = axis.imshow(picture, interpolation="bilinear", **options)
     axis.set_title(name, color="white", fontsize=9)
     axis.axis("off")
     return shown
 
 
-def _outline(axis, labels: np.ndarray | None) -> None:  # noqa: ANN001
+def _outline(axis: Axes, labels: np.ndarray | None) -> None:
     if labels is None:
         return
     for value, colour in enumerate(COLOURS, start=1):

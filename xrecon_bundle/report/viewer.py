@@ -29,6 +29,7 @@ from ..segmentation.labels import COLOURS, REGIONS
 
 LARGEST_PAGE = 12_000_000  # bytes
 LARGEST_EDGE = 256  # voxels; a finer CT is shown by means of blocks
+LARGEST_DEVIATION_EDGE = 128  # likewise of a deviation, which as noise would take the CT's place in the page
 SHOWN_HU = (-1024, 3071)
 STEPS_HU = (1, 2, 4, 8, 16)  # a page that would be too large holds its CT rounded, as little as does
 OTHER_COLOURS = ("#c77dff", "#5ce1e6", "#ff8fc7", "#d4e157", "#a1887f", "#90a4ae")
@@ -37,19 +38,19 @@ PICTURE_PIXELS = 448
 
 @dataclass(frozen=True)
 class Overlay:
-    """What can be laid over the CT, on its grid.
+    """A label map that can be laid over the CT, on its grid.
 
     Attributes:
         name: what the page calls it.
-        data: ``(X, Y, Z)``: a label map (integers, 0 is nothing), or with ``unit`` any scale from 0 upwards.
-        unit: of the scale, as in HU; empty: a label map.
-        names: of a label map's values; those of :data:`.REGIONS` by default.
+        data: ``(X, Y, Z)``, integers; 0 is nothing.
+        names: of its values; those of :data:`.REGIONS` by default.
+        of: the volume that it belongs to, with which it comes and goes; empty: to all.
     """
 
     name: str
     data: np.ndarray
-    unit: str = ""
     names: dict[int, str] | None = None
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def viewer_page(
     volumes: dict[str, np.ndarray],
     affine: np.ndarray,
     overlays: Sequence[Overlay] = (),
+    deviation: np.ndarray | None = None,
     pictures: Sequence[tuple[str, ArrayLike]] = (),
     tables: Sequence[Table] = (),
     warnings: Sequence[str] = (),
@@ -77,7 +79,9 @@ def viewer_page(
         title: heading and title.
         volumes: CTs by name, each ``(X, Y, Z)`` in HU on the same grid; the first is shown, the others can be chosen.
         affine: ``(4, 4)``, voxel index to RAS+ mm.
-        overlays: label maps and scales on the same grid.
+        overlays: label maps on the same grid.
+        deviation: ``(X, Y, Z)`` standard deviation in HU on the same grid, laid over the CT in colours; NaN is not
+            known, and not coloured.
         pictures: pairs of caption and picture ``(U, V)`` (columns first), any grey scale; NaN is drawn black.
         tables: what was measured.
         warnings: shown on top.
@@ -88,12 +92,18 @@ def viewer_page(
     first = next(iter(volumes.values()))
     blocks = tuple(-(-size // LARGEST_EDGE) for size in first.shape)
     grid = _coarser(affine, blocks)
-    laid = [_layer(overlay, blocks, grid) for overlay in overlays]
+    laid = [_labels(overlay, blocks, grid) for overlay in overlays]
+    coarser = [""]
+    if deviation is not None:
+        wide = tuple(-(-size // LARGEST_DEVIATION_EDGE) for size in deviation.shape)
+        laid.append(_deviation(deviation, wide, _coarser(affine, wide)))
+        coarser.append(_in_words("The deviation is shown", wide, _coarser(affine, wide)))
     shown = [(caption, _picture_uri(picture)) for caption, picture in pictures]
     niivue, application = _read("niivue/niivue.umd.js"), _read("templates/viewer.js")
     left = LARGEST_PAGE - len(niivue) - len(application) - 50_000
     left -= sum(len(uri) for _, uri in shown) + sum(len(layer["data"]) for layer in laid)
     step, encoded = _fit(list(volumes.values()), blocks, grid, left)
+    coarser[0] = _in_words("Shown", blocks, grid, step)
     layers = [
         {"name": name, "kind": "volume", "data": data} for name, data in zip(volumes, encoded, strict=True)
     ] + laid
@@ -106,7 +116,7 @@ def viewer_page(
         pictures=shown,
         layers=layers,
         settings=[{name: value for name, value in layer.items() if name != "data"} for layer in layers],
-        coarser=_in_words(blocks, grid, step),
+        coarser=" ".join(filter(None, coarser)),
         niivue=niivue,
         application=application,
         licences=_read("niivue/LICENSES.txt"),
@@ -131,13 +141,26 @@ def _fit(volumes: list[np.ndarray], blocks: tuple[int, ...], affine: np.ndarray,
     return step, encoded
 
 
-def _layer(overlay: Overlay, blocks: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
-    """What the page's script reads of an overlay, with its data."""
-    if overlay.unit:
-        data = np.nan_to_num(_reduced(overlay.data, blocks).clip(0)).astype(np.float32)
-        top = float(data.max()) or 1.0
-        scale = {"name": overlay.name, "kind": "scale", "unit": overlay.unit, "top": top}
-        return scale | {"data": _nifti_base64(data, affine, stored=np.uint8)}
+def _deviation(deviation: np.ndarray, blocks: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+    """What the page's script reads of a standard deviation, with its data; ``top`` is where its colours end, in HU.
+
+    The few highest values, which are at edges, would leave no colours for the rest.
+    """
+    data = np.nan_to_num(_reduced(deviation, blocks).clip(0)).astype(np.float32)
+    top = _round_up(np.percentile(data[data > 0], 99)) if data.any() else 1.0
+    return {"name": "deviation", "kind": "deviation", "top": top} | {
+        "data": _nifti_base64(data, affine, stored=np.uint8)
+    }
+
+
+def _round_up(value: float) -> float:
+    """To 1, 1.5, 2, 3, 5 or 8 times a power of ten."""
+    power = 10 ** np.floor(np.log10(value))
+    return float(next(step * power for step in (1, 1.5, 2, 3, 5, 8, 10) if step * power >= value * 0.999))
+
+
+def _labels(overlay: Overlay, blocks: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
+    """What the page's script reads of a label map, with its data."""
     middle = [
         np.minimum(np.arange(0, full, size) + size // 2, full - 1)
         for full, size in zip(overlay.data.shape, blocks, strict=True)
@@ -151,7 +174,7 @@ def _layer(overlay: Overlay, blocks: tuple[int, ...], affine: np.ndarray) -> dic
         if value
     ]
     data = _nifti_base64(labels.astype(np.uint8), affine)
-    return {"name": overlay.name, "kind": "labels", "labels": entries, "data": data}
+    return {"name": overlay.name, "kind": "labels", "of": overlay.of, "labels": entries, "data": data}
 
 
 def _reduced(volume: np.ndarray, blocks: tuple[int, ...]) -> np.ndarray:
@@ -165,12 +188,12 @@ def _coarser(affine: np.ndarray, blocks: tuple[int, ...]) -> np.ndarray:
     return affine @ step
 
 
-def _in_words(blocks: tuple[int, ...], affine: np.ndarray, step: int) -> str:
+def _in_words(what: str, blocks: tuple[int, ...], affine: np.ndarray, step: int = 1) -> str:
     """What the page shows less finely than the file has it."""
     edges = " x ".join(f"{edge:.2g}" for edge in voxel_spacing(affine))
     said = [f"in voxels of {edges} mm"] if max(blocks) > 1 else []
     said += [f"in steps of {step} HU"] if step > 1 else []
-    return f"Shown {' and '.join(said)}; the file is finer." if said else ""
+    return f"{what} {' and '.join(said)}; the file is finer." if said else ""
 
 
 def _nifti_base64(array: np.ndarray, affine: np.ndarray, stored: DTypeLike | None = None) -> str:

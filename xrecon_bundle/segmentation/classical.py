@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
+from ..frame import Vector
 from .cavities import pleural_cavities
 from .free_air import JudgedPocket, edge_blur, find_free_air
 from .grid import WorkingGrid
@@ -29,11 +29,11 @@ class ClassicalSegmenter:
     def __init__(self, numbers: Parameters = PARAMETERS) -> None:
         self.numbers = numbers
 
-    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def __call__(self, hu: np.ndarray, spacing: Vector) -> np.ndarray:
         """Label map uint8 ``(X, Y, Z)`` of a CT ``(X, Y, Z)`` in HU with LPI axes and voxels of ``spacing`` mm."""
         return self.explain(hu, spacing)[0]
 
-    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+    def explain(self, hu: np.ndarray, spacing: Vector) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
         """The label map, and by side (``right``, ``left``) each pocket of air with the reason why it counts or not.
 
         Their places are in mm from the centre of the CT's first voxel, along its axes.

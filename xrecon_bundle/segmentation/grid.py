@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..frame import Vector
+
 
 class WorkingGrid:
     """A grid of about the voxel size wanted, made of whole blocks or whole parts of the scan's voxels.
@@ -17,7 +19,7 @@ class WorkingGrid:
         coarse_mm: coarser axes are interpolated down to this or less.
     """
 
-    def __init__(self, shape: tuple[int, ...], spacing: Sequence[float], fine_mm: float, coarse_mm: float) -> None:
+    def __init__(self, shape: tuple[int, ...], spacing: Vector, fine_mm: float, coarse_mm: float) -> None:
         self.shape = tuple(shape)
         self.blocks = tuple(max(1, int(fine_mm / step)) for step in spacing)
         self.parts = tuple(int(np.ceil(step / coarse_mm - 1e-6)) for step in spacing)

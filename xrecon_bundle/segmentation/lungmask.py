@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from ..files import InputError
+from ..frame import Vector
 from .classical import label_free_air
 from .free_air import JudgedPocket
 
@@ -34,11 +34,11 @@ class LungmaskSegmenter:
     def __init__(self, weights: str | os.PathLike | None = None, inferer: Inferer | None = None) -> None:
         self.inferer = inferer or _load(weights)
 
-    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def __call__(self, hu: np.ndarray, spacing: Vector) -> np.ndarray:
         """Label map as :class:`xrecon_bundle.segmentation.PTXSeg` returns it."""
         return self.explain(hu, spacing)[0]
 
-    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+    def explain(self, hu: np.ndarray, spacing: Vector) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
         """Label map and pockets as :meth:`xrecon_bundle.segmentation.PTXSeg.explain` returns them."""
         # lungmask wants (z, y, x) with z to the head; ours runs to the feet.
         cavities = self.inferer.apply(np.ascontiguousarray(hu.transpose(2, 1, 0)[::-1]))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from ..frame import Vector
 from .labels import SIDES
 
 LARGE = 0.20  # share of the pleural cavity from which on a pneumothorax counts as large
 PRESENT = 0.01  # below, what is found is no more than what a healthy pleura can give
 
 
-def measure_pneumothorax(
-    labels: np.ndarray, hu: np.ndarray, spacing: Sequence[float]
-) -> dict[str, dict[str, float | str]]:
+def measure_pneumothorax(labels: np.ndarray, hu: np.ndarray, spacing: Vector) -> dict[str, dict[str, Any]]:
     """Measure each side and both together.
 
     Args:
@@ -29,7 +28,10 @@ def measure_pneumothorax(
         side. What has no voxels to be measured from is NaN.
     """
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    counts = {side: tuple(np.count_nonzero(labels == label) for label in pair) for side, pair in SIDES.items()}
+    counts = {
+        side: (int(np.count_nonzero(labels == lung)), int(np.count_nonzero(labels == air)))
+        for side, (lung, air) in SIDES.items()
+    }
     sums = {side: float(hu[labels == lung].sum(dtype=np.float64)) for side, (lung, _) in SIDES.items()}
     result = {side: _measure(*counts[side], sums[side], voxel_ml) for side in SIDES}
     lung, air = (sum(count[part] for count in counts.values()) for part in range(2))
@@ -38,7 +40,7 @@ def measure_pneumothorax(
     return {**result, "total": total}
 
 
-def _measure(lung: int, air: int, hu_sum: float, voxel_ml: float) -> dict[str, float | str]:
+def _measure(lung: int, air: int, hu_sum: float, voxel_ml: float) -> dict[str, Any]:
     occupancy = air / (air + lung) if air + lung else float("nan")
     return {
         "lung_ml": lung * voxel_ml,

@@ -71,7 +71,7 @@ def measure_pocket(
         spacing: voxel size ``(3,)`` in mm.
         blur: sigma ``(3,)`` of the CT's blur in mm; default: none.
         density: of what is in the cavity, air being 0 and the lung nearby 1; default: not known.
-        clear: boolean, where that is known, and no vessel.
+        clear: boolean, where that is known, and no vessel; goes with ``density``.
         rules: how far around the pocket is looked.
     """
     wall, inner = (_contact(pocket, other, spacing) for other in (~cavity, cavity & ~pocket))
@@ -79,7 +79,10 @@ def measure_pocket(
     from_wall = distance_to(~cavity, spacing)
     depth = from_wall[pocket]
     blur = np.zeros(3) if blur is None else blur
-    step = np.inf if density is None else _step(pocket, density, clear, spacing / np.maximum(blur, spacing))
+    step = np.inf
+    if density is not None and clear is not None:
+        step = _step(pocket, density, clear, spacing / np.maximum(blur, spacing))
+    x, y, z = (float(at) for at in ndimage.center_of_mass(pocket) * np.asarray(spacing))
     return Pocket(
         volume_ml=volume / 1000.0,
         thickness_mm=2.0 * volume / (wall + inner),
@@ -90,7 +93,7 @@ def measure_pocket(
         solidity=_solidity(pocket, cavity, spacing, rules.hull_mm),
         step=step,
         blur_mm=float(blur[0]),
-        centre_mm=tuple(float(at) for at in ndimage.center_of_mass(pocket) * np.asarray(spacing)),
+        centre_mm=(x, y, z),
     )
 
 
@@ -163,7 +166,7 @@ def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, grid_
     hull = 0
     for z in range(pocket.shape[2]):
         area = pocket[..., z]
-        hull += np.count_nonzero(convex_hull_image(area) & cavity[..., z] | area) if area.any() else 0
+        hull += int(np.count_nonzero(convex_hull_image(area) & cavity[..., z] | area)) if area.any() else 0
     return np.count_nonzero(pocket) / max(1, hull)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from ..files import InputError
+from ..frame import Vector
 from .classical import ClassicalSegmenter
 from .free_air import JudgedPocket
 
@@ -16,7 +17,7 @@ from .free_air import JudgedPocket
 class Segmenter(Protocol):
     """What finds lungs and pneumothorax: ``(hu (X, Y, Z) with LPI axes, spacing in mm) -> uint8 labels (X, Y, Z)``."""
 
-    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def __call__(self, hu: np.ndarray, spacing: Vector) -> np.ndarray:
         """Segment one CT."""
 
 
@@ -59,7 +60,7 @@ class PTXSeg:
             segmenter = SEGMENTERS[segmenter](weights)
         self.segmenter = segmenter
 
-    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def __call__(self, hu: np.ndarray, spacing: Vector) -> np.ndarray:
         """Segment one CT.
 
         Args:
@@ -72,7 +73,7 @@ class PTXSeg:
         """
         return self.segmenter(*_checked(hu, spacing))
 
-    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+    def explain(self, hu: np.ndarray, spacing: Vector) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
         """Segment one CT, and say of each pocket of air why it counts as a pneumothorax or not.
 
         Args:
@@ -92,7 +93,7 @@ class PTXSeg:
         return self.segmenter.explain(*_checked(hu, spacing))
 
 
-def _checked(hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, tuple[float, ...]]:
+def _checked(hu: np.ndarray, spacing: Vector) -> tuple[np.ndarray, tuple[float, ...]]:
     hu = np.nan_to_num(np.asarray(hu, dtype=np.float32), nan=-1024.0)
     if hu.ndim != 3:
         raise ValueError(f"PTXSeg takes one volume (X, Y, Z), got shape {hu.shape}")

@@ -7,7 +7,6 @@ agrees with the prompt well enough to be the same thing; elsewhere the classical
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from ..files import InputError
+from ..frame import Vector
 from .classical import ClassicalSegmenter
 from .free_air import JudgedPocket
 from .labels import REGIONS
@@ -64,11 +64,11 @@ class SamSegmenter:
         model = SamModel.from_pretrained(weights, local_files_only=True)
         return cls(model, "cuda" if torch.cuda.is_available() else "cpu")
 
-    def __call__(self, hu: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    def __call__(self, hu: np.ndarray, spacing: Vector) -> np.ndarray:
         """Label map as :class:`xrecon_bundle.segmentation.PTXSeg` returns it."""
         return self.explain(hu, spacing)[0]
 
-    def explain(self, hu: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
+    def explain(self, hu: np.ndarray, spacing: Vector) -> tuple[np.ndarray, dict[str, list[JudgedPocket]]]:
         """The refined label map, and the pockets that the classical result was made of."""
         labels, pockets = self.classical.explain(hu, spacing)
         for z in np.flatnonzero(labels.any(axis=(0, 1))):

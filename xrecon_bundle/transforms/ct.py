@@ -38,16 +38,16 @@ class StandardizeChestCTd(MapTransform):
         self.spatial_size = spatial_size
         self.label_key = label_key
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """Standardise every key."""
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            has_labels = self.label_key is not None and (self.label_key in result or not self.allow_missing_keys)
-            labels = np.asarray(result[self.label_key])[0] if has_labels else None
+            follows = self.label_key in result or (self.label_key is not None and not self.allow_missing_keys)
+            labels = np.asarray(result[self.label_key])[0] if follows else None
             standard = standardize_ct(np.asarray(image)[0], np.asarray(image.affine), self.spatial_size, labels)
             result[key] = _meta_tensor(standard.ct.astype(np.float32), standard.affine, image)
-            if has_labels:
+            if standard.labels is not None:
                 result[self.label_key] = _meta_tensor(standard.labels, standard.affine, result[self.label_key])
         return result
 

@@ -28,10 +28,10 @@ class LoadCased(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, str]) -> dict[Hashable, str | Tensor]:
         """The case with the images in place of their paths."""
-        case = dict(data)
+        case: dict[Hashable, str | Tensor] = {**data}
         for key in self.key_iterator(case):
             try:
-                case[key] = self.load(case[key])
+                case[key] = self.load(data[key])
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise InputError(

@@ -87,7 +87,7 @@ class RandInsertPneumothoraxd(RandomizableTransform, MapTransform):
     def randomize(self, data: object = None) -> None:
         """Draw whether, where, how much, and the seed of its form."""
         super().randomize(None)
-        side = "right" if self.R.random() < 0.5 else "left"
+        side: Side = "right" if self.R.random() < 0.5 else "left"
         self.pneumothorax = Pneumothorax(side, self.R.uniform(*self.occupancy))
         self.seed = int(self.R.randint(2**31))
 

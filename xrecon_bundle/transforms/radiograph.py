@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
-from monai.config import KeysCollection, NdarrayOrTensor
+from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import ensure_tuple_rep
@@ -49,7 +49,7 @@ class RadiographToUnitd(MapTransform):
         self.lower = lower
         self.upper = upper
 
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         """Scale every key's image."""
         scaled = {key: radiograph_to_unit(data[key], self.lower, self.upper) for key in self.key_iterator(data)}
         return {**data, **scaled}
@@ -103,7 +103,7 @@ class SimulateRadiographsd(MapTransform):
         image = simulate_radiographs(volume, self.pixels, poses)
         if photons is not None or self.blur_mm or self.scatter_fraction:
             image = detect_radiographs(image, photons, self.blur_mm, self.scatter_fraction, rng)
-        centre, meta = (0.0, 0.0, 0.0), {}
+        centre, meta = np.zeros(3), {}
         if isinstance(hu, MetaTensor):
             centre = frame.grid_centre(hu.affine.numpy(), volume.shape[-3:])
             meta = {"filename_or_obj": hu.meta["filename_or_obj"]} if "filename_or_obj" in hu.meta else {}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import frame
 from ..anatomy.patient import SyntheticThorax
-from ..anatomy.pneumothorax import Pneumothorax
+from ..anatomy.pneumothorax import Pneumothorax, Side
 from ..anatomy.pseudo_patients import make_pseudo_patient
 from ..anatomy.thorax import synthesize_thorax
 from ..files import InputError
@@ -48,7 +48,7 @@ class RandSynthesizeThoraxd(Randomizable):
     def randomize(self, data: object = None) -> None:
         """Draw the patient, and whether and where there is a pneumothorax."""
         self.patient = SyntheticThorax.sample(int(self.R.randint(2**31)))
-        side = "right" if self.R.random_sample() < 0.5 else "left"
+        side: Side = "right" if self.R.random_sample() < 0.5 else "left"
         drawn = Pneumothorax(side, self.R.uniform(*self.occupancy))
         self.pneumothorax = drawn if self.R.random_sample() < self.pneumothorax_prob else None
 

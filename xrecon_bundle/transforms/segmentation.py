@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
+from typing import cast
 
 import torch
 from monai.config import KeysCollection
@@ -37,13 +38,13 @@ class PTXSegd(MapTransform):
         self.output_key = output_key
         self.ptxseg = PTXSeg(segmenter, weights)
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """Segment ``data[key]``; everything else is handed on."""
         result = dict(data)
         for key in self.key_iterator(data):
             orient = Orientation(axcodes=AXCODES)
-            ct = orient(result[key])
+            ct = cast(MetaTensor, orient(result[key]))
             labels = self.ptxseg(ct[0].numpy(), voxel_spacing(ct.affine.numpy()))
             turned = MetaTensor(torch.from_numpy(labels)[None], meta=ct.meta, applied_operations=ct.applied_operations)
-            result[self.output_key] = orient.inverse(turned)
+            result[self.output_key] = cast(MetaTensor, orient.inverse(turned))
         return result

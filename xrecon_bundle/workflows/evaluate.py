@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 
-from ..files import InputError, check_readable
+from ..files import InputError, check_readable, load_nifti
 from ..frame import hu_to_unit
 from ..metrics import image_metrics
 
@@ -40,7 +39,7 @@ def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
 def _read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     check_readable(path)
     try:
-        image = nibabel.load(path)
+        image = load_nifti(path)
         hu = image.get_fdata(dtype=np.float32)
     except Exception as error:
         raise InputError(f"{path}: cannot be read as NIfTI ({error}); give a CT volume in HU") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Predictor:
     @property
     def spatial_size(self) -> int:
         """Edge of the volume in voxels, and of the placed radiographs in pixels."""
-        return self.generator.spatial_size
+        return cast(int, self.generator.spatial_size)
 
     def origin(self, files: Sequence[Path]) -> dict[str, Any]:
         """What a result of ``files`` depends on, see :func:`origin`."""
@@ -100,16 +100,16 @@ class Predictor:
         Raises:
             InputError: a file cannot be used, or the pair is no chest; the message says what to do.
         """
-        files = tuple(Path(path) for path in files)
+        paths = tuple(Path(path) for path in files)
         tell("placing the radiographs", 0.0)
-        placed = self.read(files)
-        quality = gate(placed, files, refuse=not self.loading.get("accept_any_view"))
+        placed = self.read(paths)
+        quality = gate(placed, paths, refuse=not self.loading.get("accept_any_view"))
         tell("reconstructing", 0.2)
         hu = predict(placed.image, self.generator)
         tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
-        report = describe(hu, affine, placed, quality, self.origin(files))
-        return Reconstruction(hu, affine, files, placed.image, report)
+        report = describe(hu, affine, placed, quality, self.origin(paths))
+        return Reconstruction(hu, affine, paths, placed.image, report)
 
 
 def gate(placed: PlacedPair, files: Sequence[Path], refuse: bool = True) -> InputQuality:
@@ -134,7 +134,7 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
         generator: see :class:`Predictor`; in evaluation mode.
     """
     unit = radiograph_to_unit(torch.as_tensor(image).float())
-    unit = torch.where(torch.isnan(unit), generator.unknown, unit)
+    unit = torch.where(torch.isnan(unit), cast(float, generator.unknown), unit)
     device = next(generator.parameters()).device
     with torch.inference_mode():
         volume = generator(unit[None].to(device))[0, 0].detach().cpu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +120,8 @@ def reconstruct_files(
         check_new_folder(output)
     if picture is not None:
         check_writable(picture, sources=(pa, lateral, output))
-    for path in (pa, lateral):
-        check_readable(path)
+    for source in (pa, lateral):
+        check_readable(source)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 
@@ -133,21 +132,3 @@ def reconstruct_files(
         write_placement_picture(picture, result.radiographs, result.report["placement"])
     write_reconstruction(result, output, output_format, view)
     return result.report
-
-
-def same_origin(report: Path, origin: dict[str, Any]) -> dict[str, Any] | None:
-    """The report of a finished result that has this origin (files may have moved), else None."""
-    try:
-        found = json.loads(report.read_text())
-        same = _without_files(found) == _without_files(json.loads(to_json(origin)))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if same else None
-
-
-def _without_files(origin: dict[str, Any]) -> list[Any]:
-    return [
-        *(origin[name] for name in ("version", "code", "spatial_size", "loading")),
-        origin["weights"]["sha256"],
-        *(item["sha256"] for item in origin["inputs"]),
-    ]

@@ -106,10 +106,11 @@ def segment_file(
     stored = nibabel.orientations.apply_orientation(labels, back)
     if images is None:
         write_nifti(target.labels, stored, ct.affine)
-        with atomic_path(target.picture) as temporary:
-            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     else:
         _write_dicom(target.labels, stored, ct.affine, images, statistics)
+    if target.picture is not None:
+        with atomic_path(target.picture) as temporary:
+            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
     if target.page is not None:
         title = f"{Path(os.path.abspath(ct_path)).name}: lungs and pneumothorax"
         from .view import segmentation_page
@@ -117,6 +118,31 @@ def segment_file(
         write_text(target.page, segmentation_page(title, ct.hu, stored, ct.affine, statistics))
     write_json(target.statistics, statistics)
     return statistics
+
+
+def write_dicom_labels(
+    path: str | os.PathLike, labels_path: str | os.PathLike, series_path: str | os.PathLike, statistics: dict[str, Any]
+) -> None:
+    """Write a label map that is there as NIfTI also as a DICOM SEG, with its report ``.sr.dcm`` beside it.
+
+    Args:
+        path: the DICOM SEG, ``.dcm``.
+        labels_path: label map of PTX-Seg, NIfTI, on the grid of the series.
+        series_path: folder of the CT series that the two refer to, one image a file.
+        statistics: of :func:`segment_file`; ``series`` says which one where the folder has several.
+
+    Raises:
+        InputError: the label map lies elsewhere, the images cannot be referred to, or highdicom is missing.
+    """
+    from ..dicom.seg import require_highdicom
+    from ..io.on_grid import read_on_grid
+    from ..io.readers import dicom_files, named, read_series
+
+    require_highdicom()
+    with named(Path(series_path)):
+        chosen, ct = read_series(dicom_files(Path(series_path)), statistics.get("series"))
+        images = _images(chosen)
+    _write_dicom(Path(path), read_on_grid(labels_path, ct, series_path), ct.affine, images, statistics)
 
 
 @dataclass(frozen=True)
@@ -236,7 +262,7 @@ def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, s
     shown = labels > 2 if np.count_nonzero(labels > 2) else labels > 0
     x, y, z = (int(np.argmax(shown.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3))
     dx, dy, dz = spacing
-    planes = {
+    planes: dict[str, tuple[tuple[Any, ...], float]] = {
         "axial": (np.s_[:, :, z], dy / dx),
         "coronal": (np.s_[:, y, :], dz / dx),
         "sagittal": (np.s_[x, :, :], dz / dy),

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..files import InputError, check_writable
 from ..frame import radiograph_to_unit
+from ..io.on_grid import read_on_grid
 from ..io.readers import read_ct
 from ..report.viewer import Overlay, Table, viewer_page, write_viewer
 from ..segmentation.labels import SIDES
-from ..volume import CTVolume
 from .pages import page_path
 
 if TYPE_CHECKING:
@@ -36,14 +36,15 @@ def view_file(
         ct_path: anything that :func:`xrecon_bundle.io.readers.read_ct` reads.
         labels_path: label map on the CT's grid, NIfTI, values 0 to 255; 1 to 4 are shown as those of PTX-Seg.
         output: the page, ``.html``; by default beside the CT under its name.
-        deviation_path: standard deviation in HU on the CT's grid, NIfTI.
+        deviation_path: standard deviation in HU on the CT's grid, NIfTI, 0 and more.
         series: SeriesInstanceUID, where a DICOM folder has several.
 
     Returns:
         the page's path.
 
     Raises:
-        InputError: a file cannot be read, lies on another grid or is no label map; the page cannot be written.
+        InputError: a file cannot be read, lies on another grid, is no label map or no deviation; the page cannot be
+            written.
     """
     ct_path = Path(ct_path)
     output = page_path(ct_path) if output is None else Path(output)
@@ -54,28 +55,38 @@ def view_file(
     ct = read_ct(ct_path, series)
     overlays = []
     if labels_path is not None:
-        labels = _on_grid(Path(labels_path), ct, ct_path)
+        labels = read_on_grid(labels_path, ct, ct_path)
         if not np.array_equal(labels, labels.astype(np.uint8)):
             raise InputError(f"{labels_path}: not a label map of whole numbers from 0 to 255; give one of those")
         overlays.append(Overlay(LABELS, labels.astype(np.uint8)))
+    deviation = None
     if deviation_path is not None:
-        overlays.append(Overlay("deviation", _on_grid(Path(deviation_path), ct, ct_path), unit="HU"))
+        deviation = read_on_grid(deviation_path, ct, ct_path)
+        if np.nanmin(deviation, initial=0) < 0:
+            raise InputError(f"{deviation_path}: no standard deviation in HU, as it is negative; give one that is not")
     warnings = ct.source.get("warnings", [])
-    write_viewer(output, ct_path.name, {"CT": ct.hu}, ct.affine, overlays=overlays, warnings=warnings)
+    write_viewer(
+        output, ct_path.name, {"CT": ct.hu}, ct.affine, overlays=overlays, deviation=deviation, warnings=warnings
+    )
     return output
 
 
-def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None) -> str:
+def reconstruction_page(
+    result: Reconstruction, labels: np.ndarray | None = None, deviation: np.ndarray | None = None
+) -> str:
     """The page of a reconstruction: its radiographs beside what it projects to, and what its report says.
 
     Args:
         result: of a :class:`.Predictor`.
         labels: label map ``(S, S, S)`` of PTX-Seg.
+        deviation: standard deviation ``(S, S, S)`` in HU.
     """
-    from ..projection.radiographs import simulate_radiographs  # PyTorch, which a CT's page does without
+    import torch  # which a CT's page does without
+
+    from ..projection.radiographs import simulate_radiographs
 
     report = result.report
-    again = radiograph_to_unit(simulate_radiographs(result.hu.astype(np.float32), len(result.hu)))
+    again = radiograph_to_unit(simulate_radiographs(torch.from_numpy(result.hu), len(result.hu)))
     pictures = [
         (f"{view}, {what}", picture)
         for view, given, projected in zip(("PA", "lateral"), result.radiographs, again, strict=True)
@@ -97,6 +108,7 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
         {"CT": result.hu},
         result.affine,
         overlays=[] if labels is None else [Overlay(LABELS, labels)],
+        deviation=deviation,
         pictures=pictures,
         tables=tables,
         warnings=report["warnings"],
@@ -152,23 +164,3 @@ def _pocket_table(pockets: Sequence[dict[str, Any]]) -> Table:
         for pocket in pockets
     ]
     return Table("Pockets of air", ["side", "where", "volume", "as pneumothorax", "because"], rows)
-
-
-def _on_grid(path: Path, ct: CTVolume, ct_path: Path) -> np.ndarray:
-    """The array of a NIfTI that lies on the CT's grid, on the CT's axes."""
-    import nibabel
-
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        data, affine = np.asanyarray(image.dataobj), image.affine
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # nibabel raises whatever a damaged header leads to
-        raise InputError(f"{path} cannot be read as NIfTI ({type(error).__name__}); give a .nii.gz") from error
-    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine), nibabel.io_orientation(ct.affine))
-    if data.ndim == 3:
-        affine = affine @ nibabel.orientations.inv_ornt_aff(turn, data.shape)
-        data = nibabel.orientations.apply_orientation(data, turn)
-    if data.shape != ct.hu.shape or not np.allclose(affine, ct.affine, atol=0.1):
-        raise InputError(f"{path} is not on the grid of {ct_path}; give the one that was made of this CT")
-    return data

@@ -2,7 +2,7 @@
 (async () => {
   const POLL_MS = 500;
   const ALIVE_MS = 30000;
-  const DOWNLOADS = { "ct.nii.gz": "CT (NIfTI)", "ct.zip": "CT (DICOM)", "ct.json": "Report (JSON)", "segmentation.nii.gz": "Label map (NIfTI)", "statistics.json": "Measures (JSON)" };
+  const DOWNLOADS = { "ct.nii.gz": "CT (NIfTI)", "ct.zip": "CT (DICOM)", "ct.json": "Report (JSON)", "segmentation.nii.gz": "Label map (NIfTI)", "segmentation.dcm": "Label map (DICOM SEG)", "segmentation.sr.dcm": "Measures (DICOM SR)", "statistics.json": "Measures (JSON)" };
   const token = new URLSearchParams(location.search).get("token");
   const element = (id) => document.getElementById(id);
   const show = (id, on) => (element(id).hidden = !on);
@@ -76,13 +76,14 @@
       }
     });
 
-  const work = async (what, more, page) => {
+  const work = async (what, more, page, canSegment) => {
     show("result", false);
     show("progress", true);
+    let state;
     try {
       await api(what, more);
       for (;;) {
-        const state = await (await api("state")).json();
+        state = await (await api("state")).json();
         element("stage").textContent = state.stage;
         element("share").value = state.share;
         if (state.error) throw new Error(state.error);
@@ -95,9 +96,11 @@
     element("viewer").src = `/view/${session}/${page}`;
     show("result", true);
     element("result").scrollIntoView();
+    element("note").textContent = state.note;
+    offer(state.results, canSegment);
   };
-  const offer = (names, segment) => {
-    show("segment", segment);
+  const offer = (names, canSegment) => {
+    show("segment", canSegment);
     element("downloads").replaceChildren(
       ...names.map((name) => {
         const made = document.createElement("button");
@@ -137,8 +140,7 @@
       box.classList.add("full");
       given.add(slot);
       if (slot === "ct") {
-        await work("segment", { of: "given" }, "segmentation.html");
-        offer(["segmentation.nii.gz", "statistics.json"], false);
+        await work("segment", { of: "given" }, "segmentation.html", false);
       } else if (given.has("pa") && given.has("lateral")) {
         byHand = null;
         await place();
@@ -188,12 +190,10 @@
   }));
   for (const id of ["field", "invert", "accept"]) element(id).addEventListener("change", guarded(place));
   element("reconstruct").addEventListener("click", guarded(async () => {
-    await work("reconstruct", options(), "ct.html");
-    offer(["ct.nii.gz", "ct.zip", "ct.json"], true);
+    await work("reconstruct", options(), "ct.html", true);
   }));
   element("segment").addEventListener("click", guarded(async () => {
-    await work("segment", { of: "reconstructed" }, "segmentation.html");
-    offer(["ct.nii.gz", "ct.zip", "ct.json", "segmentation.nii.gz", "statistics.json"], false);
+    await work("segment", { of: "reconstructed" }, "segmentation.html", false);
   }));
 
   window.addEventListener("pagehide", () => navigator.sendBeacon("/close", JSON.stringify({ token, session })));

@@ -4,7 +4,8 @@
   const WINDOWS = { Lung: [-1350, 150, -300], Mediastinum: [-135, 215, -100], Bone: [-450, 1050, 180] };
   const PLANES = { All: 3, Axial: 0, Coronal: 1, Sagittal: 2, "3D": 4 };
   const AXES = ["Sagittal", "Coronal", "Axial"]; // what a step along x, y and z (RAS) moves through
-  const LABEL_OPACITY = 0.45;
+  const OPACITY = { volume: 1, labels: 0.45, deviation: 0.8 };
+  const DEVIATION_COLOURS = ["#0d0887", "#7e03a8", "#cc4778", "#f89540", "#f0f921"]; // from 0 HU upwards; plasma
   const GRID = 2;
   const element = (id) => document.getElementById(id);
   const layers = JSON.parse(element("settings").textContent);
@@ -42,10 +43,10 @@
   const load = async (index) => {
     const layer = layers[index];
     const options = { base64: data[index], name: `${index}.nii.gz`, colormap: "gray" };
-    if (layer.kind === "scale") Object.assign(options, { colormap: "inferno", cal_min: 0.1 * layer.top, cal_max: layer.top });
+    if (layer.kind === "deviation") Object.assign(options, { colormap: "Deviation", cal_min: 0, cal_max: layer.top });
     const image = await niivue.NVImage.loadFromBase64(options);
     if (layer.kind === "labels") image.setColormapLabel(labelTable(layer.labels));
-    image.opacity = layer.kind === "volume" ? 1 : LABEL_OPACITY;
+    image.opacity = OPACITY[layer.kind];
     return image;
   };
 
@@ -80,11 +81,24 @@
   }
   nv.setSliceType(PLANES.All);
 
+  const channel = (bits) => DEVIATION_COLOURS.map((colour) => (parseInt(colour.slice(1), 16) >> bits) & 255);
+  nv.addColormap("Deviation", { R: channel(16), G: channel(8), B: channel(0), A: [0, 110, 190, 230, 255], I: [0, 64, 128, 191, 255] });
   const images = [];
   for (let index = 0; index < layers.length; index++) images.push(await load(index));
   let base = 0;
   let window_ = "Lung";
-  const shown = new Set(layers.keys());
+  // A label map and a deviation at once hide each other: the deviation waits until it is asked for.
+  const mapped = layers.some((layer) => layer.kind === "labels");
+  const shown = new Set([...layers.keys()].filter((index) => !(mapped && layers[index].kind === "deviation")));
+  const boxes = new Map();
+  const follow = () => {
+    for (const [index, box] of boxes) {
+      if (!layers[index].of) continue;
+      box.checked = layers[index].of === layers[base].name;
+      if (box.checked) shown.add(index);
+      else shown.delete(index);
+    }
+  };
 
   const apply = () => {
     const image = images[base];
@@ -96,6 +110,7 @@
     nv.volumes = [image, ...nv.overlays];
     nv.updateGLVolume();
     nv.drawScene();
+    nv.createOnLocationChange();
   };
 
   const volumes = [...layers.keys()].filter((index) => layers[index].kind === "volume");
@@ -104,6 +119,7 @@
     const made = button("volumes", layers[index].name, () => {
       base = index;
       press("volumes", made);
+      follow();
       apply();
     });
     if (index === 0) press("volumes", made);
@@ -127,29 +143,52 @@
     });
     if (name === "All") press("planes", made);
   }
+  const named = new Set(); // what the legend has already
   layers.forEach((layer, index) => {
     if (layer.kind === "volume") return;
     element("overlays").hidden = false;
     const label = document.createElement("label");
     const box = document.createElement("input");
     box.type = "checkbox";
-    box.checked = true;
+    box.checked = shown.has(index);
+    boxes.set(index, box);
     box.addEventListener("change", () => {
       if (box.checked) shown.add(index);
       else shown.delete(index);
       apply();
     });
+    const opacity = document.createElement("input");
+    Object.assign(opacity, { type: "range", min: 0, max: 100, value: 100 * images[index].opacity, title: "opacity", ariaLabel: `Opacity of ${layer.name}` });
+    opacity.addEventListener("input", () => {
+      images[index].opacity = opacity.value / 100;
+      apply();
+    });
     label.append(box, layer.name);
-    element("overlays").append(label);
-    const entries = layer.kind === "labels" ? layer.labels : [{ name: `${layer.name}: up to ${Math.round(layer.top)} ${layer.unit}`, colour: "#f98e09" }];
-    for (const entry of entries) {
-      const line = document.createElement("span");
-      const patch = document.createElement("i");
-      patch.style.background = entry.colour;
-      line.append(patch, entry.name);
-      element("legend").append(line);
+    const pair = document.createElement("span");
+    pair.append(label, opacity);
+    element("overlays").append(pair);
+    const line = (patch, ...texts) => {
+      const made = document.createElement("span");
+      made.append(...texts.slice(0, -1), patch, texts.at(-1));
+      element("legend").append(made);
+    };
+    const patch = (background) => {
+      const made = document.createElement("i");
+      made.style.background = background;
+      return made;
+    };
+    if (layer.kind === "labels") {
+      for (const entry of layer.labels) if (!named.has(entry.colour + entry.name)) line(patch(entry.colour), entry.name);
+      for (const entry of layer.labels) named.add(entry.colour + entry.name);
+    }
+    else {
+      const bar = patch(`linear-gradient(to right, transparent, ${DEVIATION_COLOURS.slice(1).join(", ")})`);
+      bar.className = "wide";
+      line(bar, `${layer.name} 0 `, `${layer.top} HU and more`);
     }
   });
+
+  follow();
 
   const size = images[0].dimsRAS.slice(1, 4);
   const sliders = AXES.map((name, axis) => {
@@ -171,7 +210,7 @@
     const hu = location.values[0] ? `${Math.round(location.values[0].value)} HU` : "";
     const names = location.values.slice(1).map((value) => {
       const layer = layers[Number.parseInt(value.name, 10)];
-      if (layer.kind === "scale") return `${layer.name} ${Math.round(value.value)} ${layer.unit}`;
+      if (layer.kind === "deviation") return `${layer.name} ${Math.round(value.value)} HU`;
       const found = layer.labels.find((label) => label.value === Math.round(value.value));
       return found ? found.name : "";
     });
@@ -182,7 +221,6 @@
   await nv.setVolumeRenderIllumination(0.5);
   nv.setRenderAzimuthElevation(160, 10);
   apply();
-  nv.createOnLocationChange();
   message.textContent = "";
   document.body.dataset.ready = "true";
 })();
