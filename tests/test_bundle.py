@@ -154,7 +154,10 @@ def test_evaluation_reports_every_test_case(training: Path, dataset: Path, tmp_p
     summary = json.loads((tmp_path / "metrics.json").read_text())
     assert summary["cases"] == 1
     assert summary["mean"]["psnr"] == pytest.approx(float(rows[0]["psnr"]))
-    assert f"{float(rows[0]['psnr']):.2f}" in (tmp_path / "report.html").read_text()
+    report = (tmp_path / "report.html").read_text()
+    assert f"{float(rows[0]['psnr']):.2f}" in report
+    assert 'href="pages/d.html"' in report
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["d.html"]
 
 
 @pytest.mark.parametrize(

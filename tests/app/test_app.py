@@ -18,16 +18,16 @@ import pytest
 import torch
 from app_client import Page
 from chest_phantom import dicom_slices, phantom, phantom_affine, place_of, save_dicom
+from known_chest import KnownChest
 from PIL import Image
 
-from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.app import sessions, uploads
 from xrecon_bundle.app.server import AppServer
 from xrecon_bundle.app.sessions import Work
 from xrecon_bundle.cli import main
 from xrecon_bundle.datasets.cases import write_case
-from xrecon_bundle.frame import cube_affine, hu_to_unit
+from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import save_weights
@@ -162,23 +162,9 @@ def test_a_ct_is_segmented_and_measured(page, tmp_path):
     assert page.ask("GET", f"/view/{page.session}/segmentation.html")[0] == 200
 
 
-class KnownChest(torch.nn.Module):
-    """In place of a network: the same thorax whatever the X-rays show."""
-
-    spatial_size, unknown = SIZE, 0.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        hu = synthesize_thorax(1, SIZE, Pneumothorax("right", 0.4)).ct.astype(np.float32)
-        self.volume = torch.nn.Parameter(hu_to_unit(torch.from_numpy(hu))[None, None])
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.volume
-
-
 def test_the_label_map_as_dicom_lies_on_the_images_that_were_zipped(page, case, monkeypatch, tmp_path):
     pytest.importorskip("highdicom")
-    monkeypatch.setattr(page.server.work, "generator", KnownChest())
+    monkeypatch.setattr(page.server.work, "generator", KnownChest(SIZE))
     with_pair(page, case)
     done = page.work("reconstruct")
     assert done.get("results") == ["ct.nii.gz", "ct.zip", "ct.json"], done
@@ -235,7 +221,7 @@ def test_a_ct_in_dicom_gets_a_label_map_in_dicom(page, tmp_path, monkeypatch):
 
 
 def test_no_result_outlives_the_one_it_was_made_of(page, case, monkeypatch, tmp_path):
-    monkeypatch.setattr(page.server.work, "generator", KnownChest())
+    monkeypatch.setattr(page.server.work, "generator", KnownChest(SIZE))
     with_pair(page, case)
     page.work("reconstruct")
     page.work("segment", of="reconstructed")

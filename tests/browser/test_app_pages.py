@@ -9,9 +9,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import psutil
+import pydicom
 import pytest
 import torch
 from browser_shots import SHOTS
+from known_chest import KnownChest
 from PIL import Image
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
@@ -62,7 +64,8 @@ def placed(watched, case: Path) -> str:
     return watched.page.locator("#placement").get_attribute("src")
 
 
-def test_from_two_x_rays_to_a_measured_ct(server, case, watched):
+def test_from_two_x_rays_to_a_measured_ct(server, case, watched, monkeypatch):
+    monkeypatch.setattr(server.work, "generator", KnownChest(SIZE))
     watched.open(server.address)
     watched.ready()
     watched.shot("app_empty")
@@ -84,6 +87,15 @@ def test_from_two_x_rays_to_a_measured_ct(server, case, watched):
     with watched.page.expect_download() as download:
         watched.press("CT (NIfTI)")
     assert nibabel.load(download.value.path().rename(case / "got.nii.gz")).shape == (SIZE,) * 3
+    watched.press("Measure pneumothorax")
+    watched.page.frame_locator("#viewer").get_by_text("right pneumothorax").first.wait_for()
+    idle(watched)
+    with watched.page.expect_download() as download:
+        watched.press("Label map (DICOM SEG)")
+    assert pydicom.dcmread(download.value.path()).Modality == "SEG"
+    watched.page.frame_locator("#viewer").locator("body[data-ready]").wait_for()
+    watched.page.wait_for_timeout(1000)
+    watched.shot("app_measured")
     wide, seen = watched.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= seen
 

@@ -84,9 +84,14 @@ def evaluate(dataset: Path, model: Path, output: Path, *overlays: str) -> None:
 def test_evaluation_reports_every_case_once(dataset: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     torch.save(tiny.TinyGenerator().state_dict(), model)
+    (tmp_path / "two" / "pages").mkdir(parents=True)
+    (tmp_path / "two" / "pages" / "of a former evaluation.html").touch()
     evaluate(dataset, model, tmp_path / "one")
     in_two_processes(evaluate, dataset, model, tmp_path / "two", "multi_gpu_evaluate.yaml")
     rows = [list(csv.DictReader((tmp_path / folder / "metrics.csv").open())) for folder in ("one", "two")]
     assert [row["case"] for row in rows[1]] == ["case4", "case5"]
+    for folder in ("one", "two"):
+        pages = {path.name for path in (tmp_path / folder / "pages").iterdir()}
+        assert pages == {"case4.html", "case5.html"}
     for one, two in zip(*rows, strict=True):
         assert float(two["psnr"]) == pytest.approx(float(one["psnr"]), rel=1e-5)

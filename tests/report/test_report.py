@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import gzip
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,9 +19,11 @@ from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.frame import hu_to_unit
 from xrecon_bundle.projection.radiographs import simulate_radiographs
+from xrecon_bundle.report.case_pages import CasePages
 from xrecon_bundle.report.evaluation import EvaluatedCase, evaluate_case, write_evaluation
 from xrecon_bundle.report.figures import draw_case, orthogonal_planes, plane_position
 from xrecon_bundle.report.html import figure_uri
+from xrecon_bundle.report.viewer import LARGEST_PAGE
 from xrecon_bundle.segmentation import PTXSeg
 
 
@@ -71,6 +78,52 @@ def test_the_report_shows_every_case_and_its_figures(case: EvaluatedCase, tmp_pa
     assert "A title &amp; more" in page
     assert page.index('<h3 style="margin:0 0 8px">chest</h3>') < page.index('<h3 style="margin:0 0 8px">better</h3>')
     assert page.count("data:image/jpeg;base64,") == 4  # two cases, two plots
+
+
+def evaluated(folder: Path, errors: dict[str, float], most: int) -> dict[str, str]:
+    """Cases with an error in HU each, and the addresses of their pages in the report."""
+    thorax = synthesize_thorax(1, 32)
+    truth = hu_to_unit(torch.from_numpy(thorax.ct.astype(np.float32)))[None]
+    pages = CasePages(folder, most)
+    old = set((folder / "pages").glob("*"))
+    cases = []
+    for name, error in errors.items():
+        wrong = (truth + error / 2500).clip(0, 1)
+        cases.append(evaluate_case(name, torch.rand(2, 32, 32), wrong, truth, pages=pages))
+        assert len(set((folder / "pages").glob("*")) - old) <= most
+    write_evaluation(folder, cases, "Title", [], pages)
+    html = (folder / "report.html").read_text()
+    return dict(re.findall(r'<h3 [^>]*>([^<]*)</h3>\s*<p[^>]*><a href="([^"]*)"', html))
+
+
+def test_the_worst_cases_have_a_page_and_no_more_of_them_than_asked_for(tmp_path: Path) -> None:
+    found = evaluated(tmp_path, {"b 1#": 50, "a": 10, "c": 90, "d": 20, "e": 50}, most=3)
+    assert list(found) == ["c", "b 1#", "e"]
+    assert [(tmp_path / unquote(address)).is_file() for address in found.values()] == [True] * 3
+    # again: one page less, and what is there of other evaluations goes
+    assert list(evaluated(tmp_path, {"a": 10, "c": 90}, most=1)) == ["c"]
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["c.html"]
+    assert evaluated(tmp_path, {"a": 10}, most=0) == {}
+    assert list((tmp_path / "pages").iterdir()) == []
+
+
+def test_a_page_holds_both_cts_and_their_label_maps(tmp_path: Path) -> None:
+    thorax = synthesize_thorax(1, 64, Pneumothorax("right", 0.4))
+    hu = torch.from_numpy(thorax.ct.astype(np.float32))
+    truth = hu_to_unit(hu)[None]
+    wrong = (truth + 50 / 2500).clip(0, 1)
+    segmentation = np.where(thorax.labels <= 4, thorax.labels, 0).astype(np.uint8)
+    evaluate_case("a", simulate_radiographs(hu), wrong, truth, PTXSeg(), segmentation, CasePages(tmp_path, 1))
+    page = (tmp_path / "pages" / "a.html").read_text()
+    layers = json.loads(re.search(r'id="settings">([^<]*)<', page)[1])
+    assert [layer["name"] for layer in layers[:2]] == [layer["of"] for layer in layers[2:]]
+    data = re.findall(r'<script type="text/plain" class="data">([^<]*)</script>', page)
+    arrays = [nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text))).get_fdata() for text in data]
+    np.testing.assert_allclose(arrays[0], np.clip(thorax.ct, -1024, 1476), atol=1)
+    np.testing.assert_allclose(arrays[1], np.clip(thorax.ct, -1024, 1476 - 50) + 50, atol=1)
+    np.testing.assert_array_equal(arrays[2], segmentation)
+    assert set(np.unique(arrays[3])) <= {0, 1, 2, 3, 4}
+    assert len(page) < LARGEST_PAGE
 
 
 def test_a_report_without_segmenter_has_no_regions(case: EvaluatedCase, tmp_path: Path) -> None:

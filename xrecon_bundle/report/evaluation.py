@@ -18,6 +18,7 @@ from ..metrics import agreement, image_metrics, region_overlap
 from ..projection.radiographs import simulate_radiographs
 from ..segmentation import Segmenter, measure_pneumothorax
 from ..segmentation.labels import REGIONS, SIDES
+from .case_pages import RECONSTRUCTED, TRUE, CasePages, comparison_page
 from .figures import draw_case
 from .html import CasePanel, figure_uri, write_report
 
@@ -53,6 +54,7 @@ def evaluate_case(
     truth: torch.Tensor,
     segmenter: Segmenter | None = None,
     true_labels: np.ndarray | None = None,
+    pages: CasePages | None = None,
 ) -> EvaluatedCase:
     """Measure and draw one case.
 
@@ -63,6 +65,7 @@ def evaluate_case(
         truth: ``(1, S, S, S)`` in network units.
         segmenter: PTX-Seg; without it no region is measured.
         true_labels: ground truth ``(S, S, S)``; by default the segmenter's own map of ``truth``.
+        pages: where the case's page goes, if it is one of those kept.
 
     Returns:
         Values: all of :func:`xrecon_bundle.metrics.image_metrics`; ``radiograph_mae`` and ``radiograph_correlation``
@@ -72,8 +75,9 @@ def evaluate_case(
     """
     prediction, truth = (volume.detach().cpu().as_subclass(torch.Tensor).float() for volume in (prediction, truth))
     radiographs = radiographs.detach().cpu().as_subclass(torch.Tensor).float()
-    values = image_metrics(prediction, truth) | _radiograph_consistency(radiographs, prediction)
     predicted_hu, true_hu = (unit_to_hu(volume.clip(0, 1))[0].numpy() for volume in (prediction, truth))
+    projected = radiograph_to_unit(simulate_radiographs(torch.from_numpy(predicted_hu), radiographs.shape[-1]))
+    values = image_metrics(prediction, truth) | _radiograph_consistency(radiographs, projected)
     spacing = (voxel_size(truth.shape[-1]),) * 3
     predicted_labels = None
     if segmenter is not None:
@@ -85,13 +89,33 @@ def evaluate_case(
             values |= {f"{which}_{key}": measures["total"][key] for key in ("lung_ml", "pneumothorax_ml")}
             values[f"{which}_occupancy"] = np.nanmax([measures[side]["occupancy"] for side in SIDES])
     figure = draw_case(radiographs.numpy(), predicted_hu, true_hu, predicted_labels, true_labels)
-    return EvaluatedCase(name, values, figure_uri(figure))
+    case = EvaluatedCase(name, values, figure_uri(figure))
+    if pages is not None:
+        labels = {TRUE: true_labels, RECONSTRUCTED: predicted_labels}
+        pages.offer(
+            name,
+            values["psnr"],
+            lambda: comparison_page(name, true_hu, predicted_hu, labels, radiographs, projected, _shown_values(case)),
+        )
+    return case
 
 
 def write_evaluation(
-    folder: str | Path, cases: Sequence[EvaluatedCase], title: str, introduction: Sequence[str]
+    folder: str | Path,
+    cases: Sequence[EvaluatedCase],
+    title: str,
+    introduction: Sequence[str],
+    pages: CasePages | None = None,
 ) -> None:
-    """Write ``metrics.csv`` (a row a case), ``metrics.json`` (mean, SD, agreement) and ``report.html``."""
+    """Write ``metrics.csv`` (a row a case), ``metrics.json`` (mean, SD, agreement) and ``report.html``.
+
+    Args:
+        folder: of the three files.
+        cases: what :func:`evaluate_case` returned.
+        title: of the report.
+        introduction: paragraphs under the title.
+        pages: those of the cases; the report leads to them.
+    """
     folder = Path(folder)
     names = list(dict.fromkeys(name for case in cases for name in case.values))
     with atomic_path(folder / "metrics.csv") as temporary, open(temporary, "w", newline="") as stream:
@@ -110,15 +134,15 @@ def write_evaluation(
     if "true_pneumothorax_ml" in names:
         tables += [_region_table(cases), _agreement_table(summary["agreement"])]
         plots = _agreement_plots(cases)
-    worst_first = sorted(cases, key=lambda case: case.values["psnr"])
-    panels = [CasePanel(case.name, case.picture, _shown_values(case)) for case in worst_first]
+    worst_first = sorted(cases, key=lambda case: (case.values["psnr"], case.name))
+    links = {} if pages is None else pages.finish([case.name for case in worst_first])
+    panels = [CasePanel(case.name, case.picture, _shown_values(case), links.get(case.name, "")) for case in worst_first]
     write_report(folder / "report.html", title, introduction, tables, panels, plots)
 
 
-def _radiograph_consistency(radiographs: torch.Tensor, prediction: torch.Tensor) -> dict[str, float]:
-    simulated = radiograph_to_unit(simulate_radiographs(unit_to_hu(prediction.clip(0, 1)), radiographs.shape[-1]))
+def _radiograph_consistency(radiographs: torch.Tensor, projected: torch.Tensor) -> dict[str, float]:
     given = radiograph_to_unit(radiographs)
-    pair = torch.stack([torch.as_tensor(simulated).flatten(), torch.as_tensor(given).flatten()]).double()
+    pair = torch.stack([torch.as_tensor(projected).flatten(), torch.as_tensor(given).flatten()]).double()
     return {
         "radiograph_mae": (pair[0] - pair[1]).abs().mean().item(),
         "radiograph_correlation": torch.corrcoef(pair)[0, 1].item(),

@@ -17,11 +17,13 @@ from ..files import atomic_path
 
 @dataclass
 class CasePanel:
-    """One case of the report: its name, a picture (data URI, see :func:`figure_uri`) and what was measured."""
+    """One case of the report: its name, a picture (data URI, see :func:`figure_uri`), what was measured, and the
+    address of its page, if it has one."""
 
     name: str
     picture: str
     values: dict[str, Any] = field(default_factory=dict)
+    page: str = ""
 
 
 def figure_uri(figure: Figure, dpi: int = 80) -> str:

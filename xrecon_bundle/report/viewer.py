@@ -44,11 +44,13 @@ class Overlay:
         name: what the page calls it.
         data: ``(X, Y, Z)``, integers; 0 is nothing.
         names: of its values; those of :data:`.REGIONS` by default.
+        of: the volume that it belongs to, with which it comes and goes; empty: to all.
     """
 
     name: str
     data: np.ndarray
     names: dict[int, str] | None = None
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _labels(overlay: Overlay, blocks: tuple[int, ...], affine: np.ndarray) -> di
         if value
     ]
     data = _nifti_base64(labels.astype(np.uint8), affine)
-    return {"name": overlay.name, "kind": "labels", "labels": entries, "data": data}
+    return {"name": overlay.name, "kind": "labels", "of": overlay.of, "labels": entries, "data": data}
 
 
 def _reduced(volume: np.ndarray, blocks: tuple[int, ...]) -> np.ndarray:

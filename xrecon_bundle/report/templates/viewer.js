@@ -90,6 +90,15 @@
   // A label map and a deviation at once hide each other: the deviation waits until it is asked for.
   const mapped = layers.some((layer) => layer.kind === "labels");
   const shown = new Set([...layers.keys()].filter((index) => !(mapped && layers[index].kind === "deviation")));
+  const boxes = new Map();
+  const follow = () => {
+    for (const [index, box] of boxes) {
+      if (!layers[index].of) continue;
+      box.checked = layers[index].of === layers[base].name;
+      if (box.checked) shown.add(index);
+      else shown.delete(index);
+    }
+  };
 
   const apply = () => {
     const image = images[base];
@@ -110,6 +119,7 @@
     const made = button("volumes", layers[index].name, () => {
       base = index;
       press("volumes", made);
+      follow();
       apply();
     });
     if (index === 0) press("volumes", made);
@@ -133,6 +143,7 @@
     });
     if (name === "All") press("planes", made);
   }
+  const named = new Set(); // what the legend has already
   layers.forEach((layer, index) => {
     if (layer.kind === "volume") return;
     element("overlays").hidden = false;
@@ -140,6 +151,7 @@
     const box = document.createElement("input");
     box.type = "checkbox";
     box.checked = shown.has(index);
+    boxes.set(index, box);
     box.addEventListener("change", () => {
       if (box.checked) shown.add(index);
       else shown.delete(index);
@@ -152,7 +164,9 @@
       apply();
     });
     label.append(box, layer.name);
-    element("overlays").append(label, opacity);
+    const pair = document.createElement("span");
+    pair.append(label, opacity);
+    element("overlays").append(pair);
     const line = (patch, ...texts) => {
       const made = document.createElement("span");
       made.append(...texts.slice(0, -1), patch, texts.at(-1));
@@ -163,13 +177,18 @@
       made.style.background = background;
       return made;
     };
-    if (layer.kind === "labels") for (const entry of layer.labels) line(patch(entry.colour), entry.name);
+    if (layer.kind === "labels") {
+      for (const entry of layer.labels) if (!named.has(entry.colour + entry.name)) line(patch(entry.colour), entry.name);
+      for (const entry of layer.labels) named.add(entry.colour + entry.name);
+    }
     else {
       const bar = patch(`linear-gradient(to right, transparent, ${DEVIATION_COLOURS.slice(1).join(", ")})`);
       bar.className = "wide";
       line(bar, `${layer.name} 0 `, `${layer.top} HU and more`);
     }
   });
+
+  follow();
 
   const size = images[0].dimsRAS.slice(1, 4);
   const sliders = AXES.map((name, axis) => {
