@@ -167,16 +167,30 @@ def judge(
     draw_first(unseen[0], predictors["network"]).savefig(ROOT / first_picture, dpi=90, facecolor="black")
 
 
-def store(people: str, folder: str = str(STORE), cases: int = 120, workers: int = 1) -> None:
-    """Make the store of cases at 1.6 mm; what is finished is kept.
+def store(
+    people: str,
+    folder: str = str(STORE),
+    cases: int = 120,
+    workers: int = 1,
+    spatial_size: int = FINE_SIZE,
+    judged: bool = False,
+) -> None:
+    """Make the store of cases; what is finished is kept.
 
     Args:
         people: folder of CTs to learn from (``*.nii.gz``), beside the three that are downloaded.
-        folder: the store, some 37 MB a case.
+        folder: the store, some 37 MB a case, 3 MB at 112.
         cases: how many, of all people in turn, every tenth a synthetic chest.
         workers: processes.
+        spatial_size: of the CTs; 112 for configs/coarse.yaml.
+        judged: a store to judge by: beside ``people`` the CT angiography, no synthetic chests.
     """
-    write_store(folder, people_of(people, ROOT / ".cache"), cases, workers=workers)
+    if judged:
+        found = {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(people).glob("*.nii.gz"))}
+        found[UNSEEN] = fetch_open_ct(UNSEEN, ROOT / ".cache")
+    else:
+        found = people_of(people, ROOT / ".cache")
+    write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size)
 
 
 def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:

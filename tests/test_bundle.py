@@ -275,7 +275,7 @@ def test_versions_and_sizes_agree_everywhere() -> None:
     }
     for package, version in (named | metadata["required_packages_version"]).items():
         assert {_pypi(name): pin for name, pin in pins.items()}[_pypi(package)] == version, package
-    for config in ("train.yaml", "inference.yaml", "evaluate.yaml"):
+    for config in ("train.yaml", "evaluate.yaml"):
         content = yaml.safe_load((CONFIGS / config).read_text())
         assert (content["spatial_size"], content["network_preset"]) == (SPATIAL_SIZE, "compact")
 

@@ -37,6 +37,8 @@ def reconstruct(
     accept_any_view: bool = False,
     style: str | None = None,
     view: bool = True,
+    labels: str | None = None,
+    deviation: str | None = None,
 ) -> None:
     """Reconstruct a CT volume from two X-ray files. No CT is needed.
 
@@ -59,6 +61,8 @@ def reconstruct(
             like no chest.
         style: grey value normalisation, see docs/radiographs.md.
         view: also write a page to look at the CT, under its name with .html (docs/viewer.md); false leaves it out.
+        labels: NIfTI to write of lungs and free air as the network sees them (1, 2 right and left lung; 3, 4 free air).
+        deviation: NIfTI to write of how far each voxel may be wrong, standard deviation in HU.
     """
     from .workflows.reconstruct import reconstruct_files
 
@@ -77,6 +81,8 @@ def reconstruct(
         accept_any_view=accept_any_view,
         style=style,
         view=view,
+        labels=labels,
+        deviation=deviation,
     )
     for warning in report["warnings"]:
         print(f"xrecon: warning: {warning}", file=sys.stderr)

@@ -44,7 +44,7 @@ def test_a_block_is_that_part_of_the_ct(store):
     for index in range(20):
         item = blocks[index]
         start = item["start"].tolist()
-        assert all(first % 2 == 0 and 0 <= first <= SIZE - 32 for first in start)
+        assert all(first % 4 == 0 and 0 <= first <= SIZE - 32 for first in start)
         x, y, z = np.ogrid[tuple(slice(first, first + 32) for first in start)]
         expected = frame.hu_to_unit(torch.from_numpy((4 * x + 2 * y + z - 1000).astype(np.float32)))
         torch.testing.assert_close(item["label"][0], expected)
@@ -89,3 +89,31 @@ def test_the_store_may_grow_between_epochs_and_people_are_held_out(tmp_path):
     blocks.set_random_state(0)
     assert [case.name for case in blocks.cases] == ["ann-00000", "cleo-00001"]
     assert [StoreCases(tmp_path, ["bob"])[0]["case"]] == ["bob-00002"]
+
+
+def test_without_a_block_a_case_needs_no_fine_ct(tmp_path):
+    add_case(tmp_path, "ann-00000")
+    for name in ("ct", "labels"):
+        (tmp_path / "cases" / "ann-00000" / f"{name}.npy").unlink()
+    item = StoreBlocks(tmp_path, edge=0).set_random_state(6)[0]
+    assert set(item) == {"image", "coarse", "coarse_segmentation"}
+    assert item["image"].shape == (2, SIZE, SIZE)
+    assert StoreCases(tmp_path, ["ann"], coarse=True)[0]["label"].shape == (1, COARSE, COARSE, COARSE)
+
+
+def test_cases_to_validate_with_are_the_same_whenever_they_are_asked_for(tmp_path):
+    for number in range(2):
+        add_case(tmp_path, f"ann-{number:05d}")
+    cases, again = (StoreCases(tmp_path, ["ann"], coarse=True) for _ in range(2))
+    images = [cases[index]["image"] for index in (1, 0)]
+    assert torch.equal(images[0], again[1]["image"])
+    assert torch.equal(images[1], again[0]["image"])
+    assert not torch.equal(*images)  # every second one is a film
+
+
+def test_items_without_a_block_come_from_the_store_of_small_cases(tmp_path, store):
+    add_case(tmp_path, "zoe-00000")
+    np.save(tmp_path / "cases" / "zoe-00000" / "coarse.npy", np.full((COARSE,) * 3, 0.75, dtype=np.float16))
+    blocks = StoreBlocks(store, film_share=0, edge=16, coarse_folder=tmp_path, coarse_share=0.5).set_random_state(7)
+    seen = {("label" in item, float(item["coarse"].mean())) for item in (blocks[index] for index in range(20))}
+    assert seen == {(True, 0.25), (False, 0.75)}

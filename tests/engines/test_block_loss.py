@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from xrecon_bundle.engines.blocks import BlockLoss
-from xrecon_bundle.networks.fine import LABELS, Rendering
+from xrecon_bundle.networks.fine import LABELS, CoarseRendering, Rendering
+from xrecon_bundle.projection import MultiAngleProjectionLoss
 
 
 def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple[Rendering, dict[str, torch.Tensor]]:
@@ -14,14 +15,21 @@ def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple
     truth = torch.full((1, 1, 4, 4, 4), 0.1)
     labels = torch.full((1, 4, 4, 4), label)
     undecided = torch.zeros(1, LABELS, 4, 4, 4)
+    half = torch.zeros(1, LABELS, 2, 2, 2)
     found = (truth + error).requires_grad_()
-    spread = torch.full_like(truth, log_variance, requires_grad=True)
-    rendering = Rendering(found, undecided, spread, truth, undecided)
+    spread = torch.full((1, 1, 2, 2, 2), log_variance, requires_grad=True)
+    rendering = Rendering(found, half, spread, truth, undecided)
     batch = {"label": truth, "segmentation": labels, "coarse": truth, "coarse_segmentation": labels}
     return rendering, batch
 
 
-ALONE = {"volume_weight": 0.0, "lung_weight": 0.0, "label_weight": 0.0, "deviation_weight": 0.0}
+ALONE = {
+    "volume_weight": 0.0,
+    "projection_weight": 0.0,
+    "lung_weight": 0.0,
+    "label_weight": 0.0,
+    "deviation_weight": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,15 @@ def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():
     rendering, batch = case(error=0.1, log_variance=-2.0)
     BlockLoss(**{**ALONE, "deviation_weight": 1.0})(rendering, batch).backward()
     assert rendering.volume.grad is None or not rendering.volume.grad.any()
-    # d/ds of (s + e^2 exp(-s)) / 2, over 64 voxels
-    expected = 0.5 * (1 - 0.01 * math.exp(2.0)) / 64
-    torch.testing.assert_close(rendering.log_variance.grad, torch.full_like(rendering.volume, expected))
+    # d/ds of (s + e^2 exp(-s)) / 2, over 8 voxels
+    expected = 0.5 * (1 - 0.01 * math.exp(2.0)) / 8
+    torch.testing.assert_close(rendering.log_variance.grad, torch.full_like(rendering.log_variance, expected))
+
+
+def test_the_coarse_volume_alone_has_the_projection_loss_too():
+    truth, labels = torch.rand(1, 1, 64, 64, 64), torch.zeros(1, 64, 64, 64, dtype=torch.int64)
+    coarse = CoarseRendering(truth + 0.1, torch.zeros(1, LABELS, 64, 64, 64))
+    loss = BlockLoss(**{**ALONE, "projection_weight": 0.1}).eval()
+    value = loss(coarse, {"coarse": truth, "coarse_segmentation": labels})
+    torch.testing.assert_close(value, 0.1 * MultiAngleProjectionLoss().eval()(coarse.coarse, truth))
+    assert value > 0

@@ -30,8 +30,8 @@ def network(coarse):
 @pytest.fixture
 def trained(network):
     """As if it had learnt something: no layer is zero."""
-    for parameter in (network.head.weight, network.coarse_labels.weight):
-        torch.nn.init.normal_(parameter, 0, 0.05)
+    for layer in network.modules_that_start_at_zero():
+        torch.nn.init.normal_(layer.weight, 0, 0.05)
     return network
 
 
@@ -48,10 +48,11 @@ def test_a_block_is_that_part_of_the_whole(trained):
     image = torch.rand(1, 2, SIZE, SIZE)
     image[:, :, :9] = trained.unknown
     with torch.no_grad():
-        whole, block = trained.render(image), trained.render(image, (10, 20, 38), 16)
-    part = (slice(None), slice(None), slice(10, 26), slice(20, 36), slice(38, 54))
+        whole, block = trained.render(image), trained.render(image, (12, 20, 36), 16)
     assert whole.volume.shape == (1, 1, SIZE, SIZE, SIZE)
-    for name in ("volume", "labels", "log_variance"):
+    assert whole.labels.shape == (1, 5, SIZE // 2, SIZE // 2, SIZE // 2)
+    for name, step in {"volume": 1, "labels": 2, "log_variance": 2}.items():
+        part = (..., *(slice(first // step, (first + 16) // step) for first in (12, 20, 36)))
         torch.testing.assert_close(getattr(block, name), getattr(whole, name)[part], atol=1e-5, rtol=1e-4)
 
 
@@ -68,7 +69,16 @@ def test_what_the_film_does_not_show_is_not_taken_for_black(trained):
     unknown[:, :, 20:40] = trained.unknown
     with torch.no_grad():
         assert (trained(dark) - trained(unknown)).abs().max() > 1e-3
-        torch.testing.assert_close(trained.render(dark).coarse, trained.render(unknown).coarse)
+        assert (trained.render_coarse(dark).coarse - trained.render_coarse(unknown).coarse).abs().max() > 1e-3
+
+
+def test_the_coarse_part_alone_is_that_of_the_whole(trained):
+    image = torch.rand(1, 2, SIZE, SIZE)
+    with torch.no_grad():
+        whole, alone = trained.render(image, (0, 0, 0), 16), trained.render_coarse(image)
+    torch.testing.assert_close(alone.coarse, whole.coarse)
+    torch.testing.assert_close(alone.coarse_labels, whole.coarse_labels)
+    assert alone.coarse.shape == (1, 1, 64, 64, 64)
 
 
 @pytest.mark.parametrize("view", [0, 1])

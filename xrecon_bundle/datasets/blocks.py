@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +13,15 @@ from torch.utils.data import Dataset
 
 from .. import frame
 from ..frame import radiograph_to_unit
-from ..networks.fine import UNKNOWN
-from .training_store import SIZE, list_store
+from ..networks.fine import DEPTHS, UNKNOWN
+from .training_store import PIXELS, SIZE, list_store
+
+if TYPE_CHECKING:
+    from ..transforms.films import RandFilmd, RandPlaceFilmd
+
+# Smaller than those of real films (docs/results/placement.md): what moves both views alike is another patient, not an
+# error, and the volume shall stand where the films are.
+ERROR_MM, ERROR_SCALE, ERROR_DEGREES = 6.0, 0.03, 1.5
 
 
 class StoreBlocks(Randomizable, Dataset):
@@ -26,13 +33,15 @@ class StoreBlocks(Randomizable, Dataset):
         folder: the store, see :mod:`xrecon_bundle.datasets.training_store`.
         without: people who are held out.
         length: items of an epoch.
-        edge: of the block, even.
+        edge: of the block, a multiple of 4; 0: no block, and the cases need not be of 1.6 mm.
         film_share: how often the radiographs are films of any hospital, placed with an error, rather than line
             integrals.
+        coarse_folder: a store of many more, smaller cases, for the items without a block.
+        coarse_share: how often an item is one of those.
 
     An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, edge, edge, edge)`` in network units, ``segmentation``
-    int64 of its shape without the channel, ``start`` ``(3,)`` of the block, ``coarse`` ``(1, 64, 64, 64)`` and
-    ``coarse_segmentation``.
+    int64 of its shape without the channel, ``start`` ``(3,)`` of the block (these three only with a block), ``coarse``
+    ``(1, 64, 64, 64)`` and ``coarse_segmentation``.
 
     Raises:
         InputError: no case is finished.
@@ -45,21 +54,28 @@ class StoreBlocks(Randomizable, Dataset):
         length: int = 100,
         edge: int = 64,
         film_share: float = 0.5,
+        coarse_folder: str | Path | None = None,
+        coarse_share: float = 0.0,
     ) -> None:
         from ..transforms.films import RandFilmd, RandPlaceFilmd
 
         self.folder, self.without, self.length, self.edge = folder, tuple(without), length, edge
         self.film_share = film_share
-        self.film = RandFilmd(pixels=288)
-        self.place = RandPlaceFilmd(spatial_size=SIZE, materials_pixels=288)
-        self.cases = list_store(folder, without=without)
+        self.coarse_folder, self.coarse_share = coarse_folder, coarse_share
+        self.film = RandFilmd(pixels=PIXELS)
+        self.place = RandPlaceFilmd("film", "image", SIZE, PIXELS, ERROR_MM, ERROR_SCALE, ERROR_DEGREES)
+        self._list()
+
+    def _list(self) -> None:
+        self.cases = list_store(self.folder, without=self.without)
+        self.coarse_cases = list_store(self.coarse_folder, without=self.without) if self.coarse_folder else []
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> StoreBlocks:
         """Seed everything and see what the store has now."""
         super().set_random_state(seed, state)
         self.film.set_random_state(self.R.randint(2**31))
         self.place.set_random_state(self.R.randint(2**31))
-        self.cases = list_store(self.folder, without=self.without)
+        self._list()
         return self
 
     def __len__(self) -> int:
@@ -68,61 +84,86 @@ class StoreBlocks(Randomizable, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One item; the index does not matter."""
-        case = self.cases[self.R.randint(len(self.cases))]
-        ct, labels = (np.load(case / f"{name}.npy", mmap_mode="r") for name in ("ct", "labels"))
+        block = self.edge and self.R.random_sample() >= self.coarse_share
+        cases = self.cases if block or not self.coarse_cases else self.coarse_cases
+        case = cases[self.R.randint(len(cases))]
         coarse_labels = np.load(case / "coarse_labels.npy")
+        item = {
+            "image": self._radiographs(case),
+            "coarse": torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))[None],
+            "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
+        }
+        return item | self._block(case, coarse_labels) if block else item
+
+    def _block(self, case: Path, coarse_labels: np.ndarray) -> dict[str, Any]:
+        ct, labels = (np.load(case / f"{name}.npy", mmap_mode="r") for name in ("ct", "labels"))
         start = self._draw_start(coarse_labels)
         block = tuple(slice(first, first + self.edge) for first in start)
         hu = torch.from_numpy(np.asarray(ct[block], dtype=np.float32))
         return {
-            "image": self._radiographs(case),
             "label": frame.hu_to_unit(hu)[None],
             "segmentation": torch.from_numpy(np.asarray(labels[block], dtype=np.int64)),
             "start": torch.tensor(start),
-            "coarse": torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))[None],
-            "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
 
     def _draw_start(self, coarse_labels: np.ndarray) -> list[int]:
-        """Anywhere, or (three of four) around a voxel of the lungs' bounding box; even."""
+        """Anywhere, or (three of four) around a voxel of the lungs' bounding box; multiples of 4."""
         last = SIZE - self.edge
         if self.R.random_sample() < 0.25:
-            return [2 * int(self.R.randint(last // 2 + 1)) for _ in range(3)]
+            return [DEPTHS * int(self.R.randint(last // DEPTHS + 1)) for _ in range(3)]
         scale = SIZE / coarse_labels.shape[0]
         start = []
         for inside in (np.flatnonzero((coarse_labels > 0).any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))):
             middle = scale * self.R.uniform(inside[0] - 2, inside[-1] + 3) - self.edge / 2
-            start.append(2 * int(np.clip(middle, 0, last) // 2))
+            start.append(DEPTHS * int(np.clip(middle, 0, last) // DEPTHS))
         return start
 
     def _radiographs(self, case: Path) -> torch.Tensor:
         if self.R.random_sample() < self.film_share:
-            film = self.film({"materials": torch.from_numpy(np.load(case / "materials.npy"))})
-            image = self.place(film)["image"]
-        else:
-            image = torch.from_numpy(np.load(case / "radiographs.npy"))
-        return torch.nan_to_num(radiograph_to_unit(torch.as_tensor(image)), nan=UNKNOWN)
+            return draw_film(case, self.film, self.place)
+        return radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
 
 
 class StoreCases(Dataset):
-    """Whole cases of the store, to validate with: ``image`` and ``label`` ``(1, 224, 224, 224)``.
+    """Whole cases of the store, to validate with; every second one with films, always the same ones.
 
     Args:
         folder: the store.
         people: of whom.
         limit: how many.
+        coarse: the coarse volume, not the fine one.
+
+    An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, 224, 224, 224)`` or ``(1, 64, 64, 64)``, and ``case``.
     """
 
-    def __init__(self, folder: str | Path, people: Sequence[str], limit: int = 4) -> None:
+    def __init__(self, folder: str | Path, people: Sequence[str], limit: int = 4, coarse: bool = False) -> None:
+        from ..transforms.films import RandFilmd, RandPlaceFilmd
+
         self.cases = list_store(folder, people=people, limit=limit)
+        self.coarse = coarse
+        self.film = RandFilmd(pixels=PIXELS)
+        self.place = RandPlaceFilmd(spatial_size=SIZE, materials_pixels=PIXELS)
 
     def __len__(self) -> int:
         """How many cases."""
         return len(self.cases)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Case ``index``, its radiographs without looks."""
+        """Case ``index``."""
         case = self.cases[index]
-        hu = torch.from_numpy(np.load(case / "ct.npy").astype(np.float32))
-        image = radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
-        return {"image": image, "label": frame.hu_to_unit(hu)[None], "case": case.name}
+        if index % 2:
+            self.film.set_random_state(index)
+            image = draw_film(case, self.film, self.place)
+        else:
+            image = radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
+        if self.coarse:
+            label = torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))
+        else:
+            label = frame.hu_to_unit(torch.from_numpy(np.load(case / "ct.npy").astype(np.float32)))
+        return {"image": image, "label": label[None], "case": case.name}
+
+
+def draw_film(case: Path, film: RandFilmd, place: RandPlaceFilmd) -> torch.Tensor:
+    """The network's input ``(2, 224, 224)`` from films of a case, :data:`UNKNOWN` where they show nothing."""
+    films = film({"materials": torch.from_numpy(np.load(case / "materials.npy").astype(np.float32))})
+    return torch.nan_to_num(radiograph_to_unit(torch.as_tensor(place(films)["image"])), nan=UNKNOWN)

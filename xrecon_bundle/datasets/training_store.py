@@ -1,7 +1,8 @@
-"""The store that the fine weights learn from: pseudo-patients of real people at 1.6 mm, memory-mapped.
+"""The store that the weights learn from: pseudo-patients of real people, memory-mapped.
 
 A step of :mod:`xrecon_bundle.engines.blocks` reads a block of a CT, not the CT: so a case is a folder of plain arrays
-(``.npy``) that are mapped, not loaded.
+(``.npy``) that are mapped, not loaded. At 1.6 mm a case takes half a minute to make and 37 MB. What the coarse volume
+learns from is also made of a CT of 3.2 mm, in three seconds and 3 MB, without the first two files: many more patients.
 
 =====================  =======================================================================================
 file                   content
@@ -11,9 +12,9 @@ file                   content
 ``coarse.npy``         float16 network units ``(64, 64, 64)``, the CT averaged
 ``coarse_labels.npy``  uint8 ``(64, 64, 64)``, the nearest voxels
 ``radiographs.npy``    float32 nepers ``(2, 224, 224)``: what ``xrecon simulate`` makes of the CT
-``materials.npy``      float32 mm ``(2, 2, 288, 288)``: :func:`xrecon_bundle.projection.film.simulate_materials` of
+``materials.npy``      float16 mm ``(2, 2, 288, 288)``: :func:`xrecon_bundle.projection.film.simulate_materials` of
                        the CT, its ends continued
-``case.json``          person, pneumothorax, seed, SHA-256 of the files
+``case.json``          person, seed, pneumothorax, whether the patient stands, SHA-256 of the files
 =====================  =======================================================================================
 """
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -32,7 +33,7 @@ import numpy as np
 from .. import frame
 from ..files import InputError, file_sha256, write_json
 from ..segmentation.labels import pleural_cavity_labels
-from .cohort import OCCUPANCY
+from .cohort import OCCUPANCY, resize_labelled
 from .store import FILES, Outcome, finished_record, run_cases
 
 SIZE, COARSE, PIXELS = 224, 64, 288
@@ -57,7 +58,12 @@ def people_of(folder: str | Path, cache: str | Path) -> dict[str, Path]:
 
 
 def write_store(
-    folder: str | Path, people: dict[str, Path], cases: int, synthetic_every: int = 10, workers: int = 1
+    folder: str | Path,
+    people: dict[str, Path],
+    cases: int,
+    synthetic_every: int = 10,
+    workers: int = 1,
+    spatial_size: int = SIZE,
 ) -> list[str]:
     """Make ``cases`` cases, of all people in turn; what is finished is kept.
 
@@ -67,6 +73,7 @@ def write_store(
         cases: how many.
         synthetic_every: each so many-th is a synthetic chest; 0: none.
         workers: processes.
+        spatial_size: of the CTs that the cases are made of. Smaller than :data:`SIZE`: for the coarse volume only.
 
     Returns:
         the names of the cases.
@@ -80,7 +87,7 @@ def write_store(
         synthetic = synthetic_every and number % synthetic_every == synthetic_every - 1
         of_people = number - (number // synthetic_every if synthetic_every else 0)
         jobs.append((SYNTHETIC if synthetic else names[of_people % len(names)], number))
-    outcomes = run_cases(partial(_make_case, folder, people), jobs, "store", workers)
+    outcomes = run_cases(partial(_make_case, folder, people, spatial_size), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
     return [_name(*job) for job in jobs]
@@ -132,8 +139,14 @@ def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.
         return content["ct"], content["labels"]
 
 
+@lru_cache(maxsize=16)  # of a worker: unpacking a person takes as long as half a case
+def _sized_person(name: str, path: Path, cache: Path, spatial_size: int) -> tuple[np.ndarray, np.ndarray]:
+    ct, labels = standard_person(name, path, cache)
+    return (ct, labels) if spatial_size == SIZE else resize_labelled(ct, labels, spatial_size)
+
+
 def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """What the store keeps of a CT ``(224, 224, 224)`` in HU and its labels, by file name."""
+    """What the store keeps of a CT ``(S, S, S)`` in HU and its labels, by file name."""
     import torch
     import torch.nn.functional as F
 
@@ -142,22 +155,22 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
     hu = torch.as_tensor(np.ascontiguousarray(ct, dtype=np.float32))
     unit = frame.hu_to_unit(hu)[None, None]
-    nearest = np.floor((np.arange(COARSE) + 0.5) * SIZE / COARSE).astype(int)
-    return {
-        "ct.npy": np.rint(ct).astype(np.int16),
-        "labels.npy": labels.astype(np.uint8),
+    nearest = np.floor((np.arange(COARSE) + 0.5) * len(ct) / COARSE).astype(int)
+    whole = {"ct.npy": np.rint(ct).astype(np.int16), "labels.npy": labels.astype(np.uint8)} if len(ct) == SIZE else {}
+    return whole | {
         "coarse.npy": F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy(),
         "coarse_labels.npy": labels[np.ix_(nearest, nearest, nearest)].astype(np.uint8),
         "radiographs.npy": simulate_radiographs(hu, SIZE).numpy(),
-        "materials.npy": simulate_materials(extend_scan(np.asarray(ct)), PIXELS),
+        "materials.npy": simulate_materials(extend_scan(np.asarray(ct)), PIXELS).astype(np.float16),
     }
 
 
 def draw_case(name: str, number: int) -> dict[str, Any]:
-    """What case ``number`` is: its person, seed, and pneumothorax (side, occupancy, posture) or None."""
+    """What case ``number`` is: person, seed, pneumothorax (side, occupancy, posture) or None, whether made to stand."""
     rng = np.random.default_rng([7, number])
     seed = int(rng.integers(2**31))
     chance, side, share, posture = rng.random(4)
+    standing = bool(rng.random() < 0.5)
     pneumothorax = None
     if chance < 0.5:
         # More small ones than large: they are the hard ones.
@@ -167,12 +180,12 @@ def draw_case(name: str, number: int) -> dict[str, Any]:
             "occupancy": round(float(occupancy), 4),
             "posture": "erect" if posture < 0.6 else "supine",
         }
-    return {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax}
+    return {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax, "standing": standing}
 
 
-def _make_case(folder: Path, people: dict[str, Path], job: tuple[str, int]) -> Outcome:
+def _make_case(folder: Path, people: dict[str, Path], spatial_size: int, job: tuple[str, int]) -> Outcome:
     target = folder / "cases" / _name(*job)
-    key = draw_case(*job)
+    key = draw_case(*job) | {"spatial_size": spatial_size}
     record = finished_record(target / RECORD, key)
     if record is not None:
         return Outcome(record, reused=True)
@@ -198,11 +211,12 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
     drawn = key["pneumothorax"]
     if key["person"] == SYNTHETIC:
         air = drawn and Pneumothorax(drawn["side"], drawn["occupancy"])
-        case = synthesize_thorax(key["seed"], SIZE, air)
+        case = synthesize_thorax(key["seed"], key["spatial_size"], air)
         return case.ct, case.segmentation
-    ct, labels = standard_person(key["person"], people[key["person"]], folder / "people")
-    spacing = (frame.voxel_size(SIZE),) * 3
-    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"])
+    size = key["spatial_size"]
+    ct, labels = _sized_person(key["person"], people[key["person"]], folder / "people", size)
+    spacing = (frame.voxel_size(size),) * 3
+    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"], key["standing"])
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)

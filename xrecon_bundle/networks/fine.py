@@ -1,9 +1,10 @@
 """A generator for 1.6 mm at the cost of 5.6 mm: a coarse volume, and what the full radiographs add to it.
 
 Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D convolutions of its finest scales. Here it
-runs at 64^3. What is finer comes from 2D encoders of the full radiographs, whose features are looked up where each
-voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190) and joined with the up-sampled coarse features by
-two small 3D convolutions at half size and by 1x1x1 layers at full size. Every part is local, so a training step can
+runs at 64^3. What is finer comes from 2D encoders of the full radiographs, which also tell the coarse network what
+64 x 64 pixels do not show: lines, and where the film shows nothing. Their features are looked up where each voxel is
+seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190) and joined with the up-sampled coarse features by two
+small 3D convolutions at half size and by 1x1x1 layers at full size. Every such part is local, so a training step can
 compute a block of the volume. The result is the up-sampled coarse volume plus a residual, which is zero at first.
 """
 
@@ -25,8 +26,22 @@ from .norm import norm_relu
 UNKNOWN = -1.0  # of the input, where a film shows nothing
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
+DEPTHS = 4  # voxels in a row that see one place of the radiograph
 SLAB = 16  # slices that are rendered at once
+LOGIT_GAIN = 10.0  # Adam moves every weight by the same small step, and logits have far to go
 LOG_VARIANCE = -6.0  # at first: a deviation of 0.05, 125 HU
+
+
+class CoarseRendering(NamedTuple):
+    """The coarse part of a :class:`Rendering` alone.
+
+    Attributes:
+        coarse: ``(B, 1, c, c, c)`` in network units.
+        coarse_labels: ``(B, 5, c, c, c)`` logits.
+    """
+
+    coarse: Tensor
+    coarse_labels: Tensor
 
 
 class Rendering(NamedTuple):
@@ -34,8 +49,8 @@ class Rendering(NamedTuple):
 
     Attributes:
         volume: ``(B, 1, x, y, z)`` in network units.
-        labels: ``(B, 5, x, y, z)`` logits of :mod:`xrecon_bundle.segmentation.labels`.
-        log_variance: ``(B, 1, x, y, z)`` of ``volume``'s error.
+        labels: ``(B, 5, x/2, y/2, z/2)`` logits of :mod:`xrecon_bundle.segmentation.labels`.
+        log_variance: ``(B, 1, x/2, y/2, z/2)`` of ``volume``'s error.
         coarse: ``(B, 1, c, c, c)`` in network units.
         coarse_labels: ``(B, 5, c, c, c)`` logits.
     """
@@ -72,8 +87,8 @@ class FineGenerator(nn.Module):
         spatial_size: int = 224,
         *,
         coarse_size: int = 64,
-        middle_channels: int = 48,
-        fine_channels: int = 24,
+        middle_channels: int = 32,
+        fine_channels: int = 8,
         image_channels: tuple[int, ...] = (16, 32, 64, 96, 128),
     ) -> None:
         super().__init__()
@@ -84,20 +99,35 @@ class FineGenerator(nn.Module):
         self.coarse = build_generator("compact", coarse_size)
         coarse_channels = 2 * cast(int, self.coarse.scales[-1].channels)
         self.images = nn.ModuleList(ImageEncoder(image_channels) for _ in VIEWS)
+        encoder_channels = cast(DenseEncoder, self.coarse.encoders[0]).channels
+        self.image_to_coarse = nn.ModuleList(
+            nn.ModuleList(
+                nn.Conv2d(fine, coarser, 1)
+                for fine, coarser in zip(image_channels[1:], encoder_channels[: len(image_channels) - 1], strict=True)
+            )
+            for _ in VIEWS
+        )
+        self.coarse_hidden = nn.Conv3d(coarse_channels + 1 + 3, coarse_channels, 1)
         self.coarse_labels = nn.Conv3d(coarse_channels, LABELS, 1)
         self.to_middle = nn.Conv3d(coarse_channels + 1, middle_channels, 1)
         self.image_to_middle = nn.ModuleList(nn.Conv2d(image_channels[1], middle_channels, 1) for _ in VIEWS)
         self.place = nn.Linear(3, middle_channels, bias=False)
         self.middle = nn.ModuleList(nn.Conv3d(middle_channels, middle_channels, 3) for _ in range(2))
+        self.middle_head = nn.Conv3d(middle_channels, 1 + LABELS, 1)
         self.to_fine = nn.Conv3d(middle_channels, fine_channels, 1)
         self.image_to_fine = nn.ModuleList(nn.Conv2d(image_channels[0], fine_channels, 1) for _ in VIEWS)
-        self.fine = nn.ModuleList(nn.Conv3d(fine_channels, fine_channels, 1) for _ in range(3))
-        self.head = nn.Conv3d(fine_channels, 2 + LABELS, 1)
-        for layer in (self.head, self.coarse_labels):
+        self.fine = nn.Conv3d(fine_channels, fine_channels, 1)
+        self.head = nn.Conv3d(fine_channels, 1, 1)
+        for layer in self.modules_that_start_at_zero():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.get_parameter("bias"))
-        nn.init.constant_(self.head.get_parameter("bias")[1:2], LOG_VARIANCE)
+        nn.init.constant_(self.middle_head.get_parameter("bias")[:1], LOG_VARIANCE)
         self.register_state_dict_post_hook(say_size)
+
+    def modules_that_start_at_zero(self) -> list[nn.Conv2d | nn.Conv3d]:
+        """The layers by which the network at first adds nothing to its coarse one."""
+        joining = [cast(nn.Conv2d, layer) for of_view in self.image_to_coarse for layer in cast(nn.ModuleList, of_view)]
+        return [self.head, self.middle_head, self.coarse_labels, *joining]
 
     def forward(self, image: Tensor) -> Tensor:
         """Radiographs ``(B, 2, S, S)`` to the volume ``(B, 1, S, S, S)``."""
@@ -108,17 +138,20 @@ class FineGenerator(nn.Module):
 
         Args:
             image: ``(B, 2, S, S)``.
-            start: first voxel of the block along x, y and z, even; None: the whole volume.
-            edge: of the block, even.
+            start: first voxel of the block along x, y and z, multiples of 4; None: the whole volume.
+            edge: of the block, a multiple of 4.
         """
         size = self.spatial_size
-        coarse, features = self._coarse(image)
-        coarse_labels = _pointwise(self.coarse_labels, features)
-        images = [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image), strict=True)]
+        images = self._encode(image)
+        coarse, features = self._coarse(image, images)
+        coarse_labels = self._label(coarse, features)
         joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
-        known = torch.cat([coarse, coarse_labels.to(coarse.dtype)], dim=1)
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
         middle = self._middle(joined, [of_view[1] for of_view in images], first, extent)
+        inner = middle[:, :, 1:-1, 1:-1, 1:-1]
+        log_variance, labels = _pointwise(self.middle_head, inner).float().split([1, LABELS], dim=1)
+        at = [torch.arange(n, device=image.device) + a // 2 for a, n in zip(first, inner.shape[2:], strict=True)]
+        labels = LOGIT_GAIN * labels + upsample(coarse_labels.float(), at, size // 2)
         fine = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
         slab = extent[0] if start is not None else SLAB
         parts = []
@@ -128,11 +161,29 @@ class FineGenerator(nn.Module):
             here = F.interpolate(here, scale_factor=2.0, mode="trilinear", align_corners=False)
             here = here[:, :, 2:-2, 2:-2, 2:-2]
             place = (first[0] + x, first[1], first[2])
-            parts.append(self._fine(here, fine, known, place, (slab, *extent[1:])))
-        volume, log_variance, labels = torch.cat(parts, dim=2).split([1, 1, LABELS], dim=1)
-        return Rendering(volume, labels, log_variance, coarse, coarse_labels)
+            parts.append(self._fine(here, fine, coarse, place, (slab, *extent[1:])))
+        return Rendering(torch.cat(parts, dim=2), labels, log_variance, coarse, coarse_labels)
 
-    def _coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def render_coarse(self, image: Tensor) -> CoarseRendering:
+        """The coarse part of :meth:`render`, at a fraction of the cost."""
+        volume, features = self._coarse(image, self._encode(image))
+        return CoarseRendering(volume, self._label(volume, features))
+
+    def _label(self, coarse: Tensor, features: Tensor) -> Tensor:
+        """Logits ``(B, 5, c, c, c)``; where a voxel is tells the right lung from the left."""
+        n = coarse.shape[-1]
+        along = ((torch.arange(n, device=coarse.device) + 0.5) * 2 / n - 1).to(features.dtype)
+        place = torch.stack(torch.meshgrid(along, along, along, indexing="ij"))[None].expand(
+            len(coarse), -1, -1, -1, -1
+        )
+        seen = torch.cat([features, 4 * coarse.to(features.dtype), place], dim=1)
+        return LOGIT_GAIN * _pointwise(self.coarse_labels, F.leaky_relu(_pointwise(self.coarse_hidden, seen), 0.1))
+
+    def _encode(self, image: Tensor) -> list[list[Tensor]]:
+        """Of each view the features at S, S/2, ... S/16."""
+        return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image), strict=True)]
+
+    def _coarse(self, image: Tensor, images: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
         """The coarse volume and the features ``(B, C, c, c, c)`` it is rendered of."""
         coarse = self.coarse
         small = F.interpolate(
@@ -141,7 +192,12 @@ class FineGenerator(nn.Module):
         features = []
         for view, encoder in enumerate(coarse.encoders):
             encode = encoder if torch.is_grad_enabled() else cast(DenseEncoder, encoder).precise
-            features.append(encode(small[:, view : view + 1]))
+            of_view = encode(small[:, view : view + 1])
+            for level, layer in enumerate(cast(nn.ModuleList, self.image_to_coarse[view])):
+                shape = of_view[level].shape[-2:]
+                added = F.interpolate(_pointwise(layer, images[view][level + 1]).float(), shape, mode="area")
+                of_view[level] = of_view[level] + added
+            features.append(of_view)
         volume, rendered = coarse.decode(features)
         return volume, norm_relu(rendered)
 
@@ -173,23 +229,19 @@ class FineGenerator(nn.Module):
         self,
         x: Tensor,
         images: list[Tensor],
-        known: Tensor,
+        coarse: Tensor,
         start: tuple[int, int, int],
         extent: tuple[int, int, int],
     ) -> Tensor:
-        """Volume, log-variance and label logits ``(B, 7, x, y, z)`` of a block."""
+        """The volume ``(B, 1, x, y, z)`` of a block."""
         at = [torch.arange(first, first + n, device=x.device) for first, n in zip(start, extent, strict=True)]
         with torch.autocast(x.device.type, enabled=False):  # nothing to gain: reordering would cost more
-            x = x.float()
+            x = x.float().contiguous()
             for view, of_view in enumerate(images):
-                x = x + lift(of_view, view, at, self.spatial_size)
-            x = F.leaky_relu(x, 0.1)
-            x = F.leaky_relu(_pointwise(self.fine[0], x), 0.1)
-            x = x + _pointwise(self.fine[2], F.leaky_relu(_pointwise(self.fine[1], x), 0.1))
+                add_lifted(x, of_view, view, at, self.spatial_size)
+            x = _pointwise(self.fine, F.leaky_relu(x, 0.1))
             rendered = _pointwise(self.head, F.leaky_relu(x, 0.1))
-            base = upsample(known.float(), at, self.spatial_size)
-        volume, log_variance, labels = rendered.split([1, 1, LABELS], dim=1)
-        return torch.cat([volume + base[:, :1], log_variance, labels + base[:, 1:]], dim=1)
+            return rendered + upsample(coarse.float(), at, self.spatial_size)
 
 
 class ImageEncoder(nn.Module):
@@ -210,19 +262,19 @@ class ImageEncoder(nn.Module):
         self.second = nn.ModuleList(Residual(n) for n in channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, 2, S, S)`` to the features at S and S/2."""
+        """``(B, 2, S, S)`` to the features at S, S/2 and so on."""
         x = self.first[0](self.stem(x.contiguous(memory_format=torch.channels_last)))
         skips = [x]
         for down, residual in zip(self.down, list(self.first)[1:], strict=True):
             x = residual(down(x))
             skips.append(x)
         x = self.second[-1](skips.pop())
-        features = []
+        features = [x]
         for level in reversed(range(len(self.up))):
             larger = F.interpolate(self.up[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
             x = self.second[level](skips.pop() + larger)
             features.append(x)
-        return features[::-1][:2]
+        return features[::-1]
 
 
 class Residual(nn.Module):
@@ -270,6 +322,18 @@ def lift(feature: Tensor, view: int, at: list[Tensor], size: int) -> Tensor:
             feature.float().contiguous(), grid, mode="bilinear", padding_mode="border", align_corners=False
         )
     return found.unflatten(2, points.shape[:2])
+
+
+def add_lifted(x: Tensor, feature: Tensor, view: int, at: list[Tensor], size: int) -> None:
+    """Add what :func:`lift` gives, looked up once for :data:`DEPTHS` voxels along the view's depth.
+
+    From one to the next of them magnification changes a place at the cube's edge by a tenth of a voxel.
+    """
+    depth = (1, 0)[view]
+    middles = [index.float() for index in at]
+    middles[depth] = middles[depth].unflatten(0, (-1, DEPTHS)).mean(1)
+    lifted = lift(feature, view, middles, size)
+    x.unflatten(2 + depth, (-1, DEPTHS)).add_(lifted.unsqueeze(3 + depth))
 
 
 def upsample(volume: Tensor, at: list[Tensor], size: int) -> Tensor:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import __version__
+from .. import __version__, frame
 from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..io.radiograph_files import VIEWS
+from ..networks.fine import FineGenerator
 from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
@@ -35,6 +36,9 @@ class Reconstruction(NamedTuple):
         files: the radiographs' files.
         radiographs: ``(2, S, S)`` PA and left lateral as they were placed, any grey scale, bright is dense.
         report: what is written as JSON beside the volume, see docs/dicom.md.
+        labels: ``(S, S, S)`` uint8 of :mod:`xrecon_bundle.segmentation.labels`, by the network itself; None: it does
+            not tell.
+        deviation: ``(S, S, S)`` int16, standard deviation in HU; None: it does not tell.
     """
 
     hu: np.ndarray
@@ -42,6 +46,22 @@ class Reconstruction(NamedTuple):
     files: tuple[Path, ...]
     radiographs: torch.Tensor
     report: dict[str, Any]
+    labels: np.ndarray | None = None
+    deviation: np.ndarray | None = None
+
+
+class Prediction(NamedTuple):
+    """What a generator makes of a radiograph pair.
+
+    Attributes:
+        hu: ``(S, S, S)`` int16 HU, LPI.
+        labels: see :class:`Reconstruction`.
+        deviation: see :class:`Reconstruction`.
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray | None = None
+    deviation: np.ndarray | None = None
 
 
 class Predictor:
@@ -78,6 +98,11 @@ class Predictor:
         """Edge of the volume in voxels, and of the placed radiographs in pixels."""
         return cast(int, self.generator.spatial_size)
 
+    @property
+    def tells(self) -> bool:
+        """Whether it gives labels and a deviation beside the CT."""
+        return isinstance(self.generator, FineGenerator)
+
     def origin(self, files: Sequence[Path]) -> dict[str, Any]:
         """What a result of ``files`` depends on, see :func:`origin`."""
         return origin(files, self.weights, self.spatial_size, self.loading)
@@ -105,11 +130,11 @@ class Predictor:
         placed = self.read(paths)
         quality = gate(placed, paths, refuse=not self.loading.get("accept_any_view"))
         tell("reconstructing", 0.2)
-        hu = predict(placed.image, self.generator)
+        hu, labels, deviation = predict_all(placed.image, self.generator)
         tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
         report = describe(hu, affine, placed, quality, self.origin(paths))
-        return Reconstruction(hu, affine, paths, placed.image, report)
+        return Reconstruction(hu, affine, paths, placed.image, report, labels, deviation)
 
 
 def gate(placed: PlacedPair, files: Sequence[Path], refuse: bool = True) -> InputQuality:
@@ -133,12 +158,34 @@ def predict(image: torch.Tensor, generator: nn.Module) -> np.ndarray:
         image: any grey scale, bright is dense; NaN where a film shows nothing.
         generator: see :class:`Predictor`; in evaluation mode.
     """
+    with torch.inference_mode():
+        volume = generator(_network_input(image, generator))[0, 0]
+    return _to_hu(volume)
+
+
+def predict_all(image: torch.Tensor, generator: nn.Module) -> Prediction:
+    """As :func:`predict`, with all else that the generator tells."""
+    if not isinstance(generator, FineGenerator):
+        return Prediction(predict(image, generator))
+    with torch.inference_mode():
+        rendering = generator.render(_network_input(image, generator))
+        labels = rendering.labels[0].argmax(0).to(torch.uint8)
+        deviation = (0.5 * rendering.log_variance[0, 0].float()).exp() * frame.HU_SPAN
+    return Prediction(_to_hu(rendering.volume[0, 0]), _doubled(labels), _doubled(deviation.round().short()))
+
+
+def _network_input(image: torch.Tensor, generator: nn.Module) -> torch.Tensor:
     unit = radiograph_to_unit(torch.as_tensor(image).float())
     unit = torch.where(torch.isnan(unit), cast(float, generator.unknown), unit)
-    device = next(generator.parameters()).device
-    with torch.inference_mode():
-        volume = generator(unit[None].to(device))[0, 0].detach().cpu()
-    return unit_to_whole_hu(volume).numpy().astype(np.int16)
+    return unit[None].to(next(generator.parameters()).device)
+
+
+def _doubled(volume: torch.Tensor) -> np.ndarray:
+    return volume.numpy(force=True).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _to_hu(volume: torch.Tensor) -> np.ndarray:
+    return unit_to_whole_hu(volume.detach().cpu()).numpy().astype(np.int16)
 
 
 def describe(

@@ -86,6 +86,8 @@ def reconstruct_files(
     output_format: Format = "nifti",
     view: bool = True,
     picture: str | Path | None = None,
+    labels: str | Path | None = None,
+    deviation: str | Path | None = None,
     **loading: Any,
 ) -> dict[str, Any]:
     """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
@@ -100,6 +102,8 @@ def reconstruct_files(
         output_format: ``nifti`` or ``dicom``.
         view: also write the page to look at, under the JSON's name with ``.html``.
         picture: PNG to write of both views as they were placed.
+        labels: NIfTI to write of the network's own label map, ``(S, S, S)`` uint8.
+        deviation: NIfTI to write of the standard deviation in HU, ``(S, S, S)`` int16.
         loading: as in :class:`.predictor.Predictor`.
 
     Returns:
@@ -118,17 +122,27 @@ def reconstruct_files(
         from ..dicom.write import check_new_folder
 
         check_new_folder(output)
-    if picture is not None:
-        check_writable(picture, sources=(pa, lateral, output))
-    for source in (pa, lateral):
-        check_readable(source)
+    beside = [path for path in (picture, labels, deviation) if path is not None]
+    for number, file in enumerate(beside):
+        check_writable(file, sources=(pa, lateral, output, *beside[:number]))
+    for volume_file in (labels, deviation):
+        if volume_file is not None and not str(volume_file).endswith(NIFTI_SUFFIXES):
+            raise InputError(f"{volume_file}: a volume is written as NIfTI; give a name that ends in .nii.gz")
+    for path in (pa, lateral):
+        check_readable(path)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 
-    result = Predictor(model, spatial_size, **loading)((pa, lateral))
+    predictor = Predictor(model, spatial_size, **loading)
+    if (labels is not None or deviation is not None) and not predictor.tells:
+        raise InputError(f"{model}: these weights give neither labels nor a deviation; leave out --labels, --deviation")
+    result = predictor((pa, lateral))
     if picture is not None:
         from ..report.placement import write_placement_picture
 
         write_placement_picture(picture, result.radiographs, result.report["placement"])
+    for volume_file, volume in ((labels, result.labels), (deviation, result.deviation)):
+        if volume_file is not None and volume is not None:
+            write_nifti(Path(volume_file), volume, result.affine)
     write_reconstruction(result, output, output_format, view)
     return result.report

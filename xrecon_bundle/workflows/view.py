@@ -71,15 +71,12 @@ def view_file(
     return output
 
 
-def reconstruction_page(
-    result: Reconstruction, labels: np.ndarray | None = None, deviation: np.ndarray | None = None
-) -> str:
+def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None) -> str:
     """The page of a reconstruction: its radiographs beside what it projects to, and what its report says.
 
     Args:
         result: of a :class:`.Predictor`.
         labels: label map ``(S, S, S)`` of PTX-Seg.
-        deviation: standard deviation ``(S, S, S)`` in HU.
     """
     import torch  # which a CT's page does without
 
@@ -102,13 +99,16 @@ def reconstruction_page(
     ]
     if "pneumothorax" in report:
         tables.insert(0, pneumothorax_table(report["pneumothorax"]))
+    overlays = [] if result.labels is None else [Overlay("labels of the network", result.labels)]
+    if labels is not None:
+        overlays = [Overlay(LABELS, labels)]
     names = " and ".join(path.name for path in result.files)
     return viewer_page(
         f"CT computed from {names}",
         {"CT": result.hu},
         result.affine,
-        overlays=[] if labels is None else [Overlay(LABELS, labels)],
-        deviation=deviation,
+        overlays=overlays,
+        deviation=result.deviation,
         pictures=pictures,
         tables=tables,
         warnings=report["warnings"],
