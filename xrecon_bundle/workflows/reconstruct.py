@@ -128,8 +128,8 @@ def reconstruct_files(
     for volume_file in (labels, deviation):
         if volume_file is not None and not str(volume_file).endswith(NIFTI_SUFFIXES):
             raise InputError(f"{volume_file}: a volume is written as NIfTI; give a name that ends in .nii.gz")
-    for path in (pa, lateral):
-        check_readable(path)
+    for radiograph in (pa, lateral):
+        check_readable(radiograph)
     check_weights(model)
     from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 
