@@ -68,6 +68,7 @@ bench: .venv/.ready
 	$(PY) scripts/benchmark.py thorax
 	$(PY) scripts/benchmark.py ptxseg
 	$(PY) scripts/benchmark.py training
+	$(PY) scripts/benchmark.py radiographs
 	$(PY) scripts/benchmark.py startup
 
 ablation: .venv/.ready

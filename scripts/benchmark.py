@@ -9,8 +9,8 @@ import fire
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks import generator, prepare, projector, ptxseg, ptxseg_numbers, startup, thorax, training
+from benchmarks import generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, startup, thorax, training
 
 if __name__ == "__main__":
-    modules = (generator, prepare, projector, ptxseg, ptxseg_numbers, startup, thorax, training)
+    modules = (generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, startup, thorax, training)
     fire.Fire({module.__name__.split(".")[-1]: module.run for module in modules})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -172,3 +174,59 @@ def test_a_scale_that_nobody_states_is_a_typical_chests_and_says_its_error(views
         assert placed.record[view]["scale_error"] == pytest.approx(0.1)
         assert linear(placed.record[view])[0, 0] == pytest.approx(SIZE / PIXELS, rel=0.1)
     placed_at_one_scale(placed)
+
+
+def write_detector(folder: Path, views: np.ndarray, repeat: int, **tags: object) -> list[Path]:
+    """The crops of :func:`write` as DICOM, each pixel ``repeat`` times as long and as high."""
+    paths = []
+    for view, picture in zip(VIEWS, views, strict=True):
+        part = picture[CROP if view == "pa" else np.s_[:, 40:]]
+        stored = grey_levels(part, 4095).repeat(repeat, 0).repeat(repeat, 1)
+        step = DETECTOR_MM / PIXELS / repeat
+        shape = dict(CollimatorShape="RECTANGULAR", CollimatorUpperHorizontalEdge=7 * repeat + 1)
+        shape |= dict(CollimatorLeftVerticalEdge=12 * repeat + 1, CollimatorRightVerticalEdge=stored.shape[1])
+        paths.append(folder / f"{repeat} {view}.dcm")
+        write_dicom(
+            paths[-1], stored, CollimatorLowerHorizontalEdge=stored.shape[0], ImagerPixelSpacing=[step, step], **shape
+        )
+    return paths
+
+
+@pytest.mark.parametrize("loading", [{}, dict(field_of_view_mm=400)], ids=["spacing", "field of view"])
+def test_a_detector_of_many_pixels_is_placed_as_one_of_few(loading, views, tmp_path) -> None:
+    repeat = 11  # over 2000 pixels, and no whole number of blocks
+    few, many = (place_pair(write_detector(tmp_path, views, n), 96, **loading) for n in (1, repeat))
+    finer = np.array([[repeat, 0, (repeat - 1) / 2], [0, repeat, (repeat - 1) / 2], [0, 0, 1]])
+    for view, first, second in zip(VIEWS, few.image.numpy(), many.image.numpy(), strict=True):
+        matrix = np.array(many.record[view]["file_to_image"]) @ finer
+        np.testing.assert_allclose(matrix, few.record[view]["file_to_image"], atol=0.3)
+        np.testing.assert_allclose(many.record[view]["lungs"], few.record[view]["lungs"], atol=0.5)
+        assert many.record[view]["confidence"] == pytest.approx(few.record[view]["confidence"], abs=0.02)
+        assert np.mean(np.isnan(first) ^ np.isnan(second)) < 0.02
+        assert np.nanmean(np.abs(first - second)) < 0.02 * (np.nanmax(first) - np.nanmin(first))
+    assert len(many.warnings) == len(few.warnings)
+
+
+def test_every_pixel_of_a_large_detector_is_where_file_to_image_says(views, tmp_path) -> None:
+    marked = grey_levels(views[0], 4095).repeat(9, 0).repeat(9, 1)  # 2304: blocks of two pixels
+    marked[700:760, 1500:1580] = 65535
+    write_dicom(tmp_path / "pa.dcm", marked.T, ImagerPixelSpacing=[0.2, 0.2])
+    write_dicom(tmp_path / "lateral.dcm", grey_levels(views[1], 4095), ImagerPixelSpacing=[1.8, 1.8])
+    placed = place_pair([tmp_path / "pa.dcm", tmp_path / "lateral.dcm"], 96)
+    image = placed.image[0].numpy()
+    weight = np.nan_to_num(image - 0.3 * np.nanmax(image)).clip(0)
+    middle = (np.indices(image.shape) * weight).sum((1, 2)) / weight.sum()
+    expected = np.array(placed.record["pa"]["file_to_image"]) @ [729.5, 1539.5, 1]
+    np.testing.assert_allclose([*middle, 1], expected, atol=0.3)
+
+
+def test_placing_needs_little_memory(views, tmp_path) -> None:
+    files = write_detector(tmp_path, views, 11)
+    pixels = max(pydicom.dcmread(path).pixel_array.size for path in files)
+    tracemalloc.start()
+    try:
+        place_pair(files, SIZE)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 14 * pixels  # stored, indices and grey values of one file; both at once, with copies: 21

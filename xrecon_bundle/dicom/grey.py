@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 FEWEST_GREY_LEVELS = 16
 SAMPLE = 100_000  # pixels that are looked at where all need not be
+_ROWS = 64
 
 
 def dense_is_bright(stored: np.ndarray, dataset: Dataset, doubts: list[str]) -> np.ndarray:
@@ -46,7 +47,7 @@ def dense_is_bright(stored: np.ndarray, dataset: Dataset, doubts: list[str]) -> 
                 f"PhotometricInterpretation is {dataset.PhotometricInterpretation}, PresentationLUTShape "
                 f"{dataset.PresentationLUTShape}: taken as dense is dark; if it is not, set invert"
             )
-    return np.take(shown.astype(np.float32), index)
+    return _look_up_each(shown.astype(np.float32), index)
 
 
 def padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray | None:
@@ -62,6 +63,15 @@ def padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray | None:
             low = high = int(first) & ((1 << bits) - 1)
     found = (stored >= low) & (stored <= high)
     return found if found.any() else None
+
+
+def _look_up_each(levels: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """``levels[index]``, some rows at a time: NumPy makes 64-bit numbers of the whole index."""
+    result = np.empty(index.shape, dtype=levels.dtype)
+    for start in range(0, len(index), _ROWS):
+        rows = slice(start, start + _ROWS)
+        result[rows] = levels[index[rows]]
+    return result
 
 
 def _levels(grey: np.ndarray) -> int:

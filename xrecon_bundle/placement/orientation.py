@@ -39,20 +39,35 @@ def judge_orientation(found: Sequence[Found | None], stated: Sequence[bool], may
         stated: pictures whose way is not in question: their tags say it, or the user.
         may_exchange: whether they may have been given in the wrong order.
     """
-    likely = [[_likely(found[file], view, stated[file]) for view in range(2)] for file in range(2)]
-    orders = [likely[0][0][:, None] * likely[1][1]]
-    if may_exchange:
-        orders.append(EXCHANGED * likely[0][1][:, None] * likely[1][0])
-    joint = np.stack(orders) / np.sum(orders)
+    joint = _joint(found, stated, may_exchange)
     order, first, second = (int(index) for index in np.unravel_index(joint.argmax(), joint.shape))
-    chest = [1.0 if seen is None else float(seen.ways.sum()) for seen in found]
-    confidence = joint[order, first].sum() * chest[0], joint[order, :, second].sum() * chest[1]
-    return Lying(bool(order), (first, second), (float(confidence[0]), float(confidence[1])))
+    return Lying(bool(order), (first, second), _confidence(joint, found, order, first, second))
+
+
+def confidence_upright(found: Sequence[Found]) -> tuple[float, float]:
+    """That the first picture is an upright PA and the second an upright lateral, and that they show a chest."""
+    return _confidence(_joint(found, (False, False), may_exchange=True), found, 0, 0, 0)
 
 
 def shows_chest(found: Found | None) -> bool:
     """Whether the finder sees a chest."""
     return found is not None and bool(found.ways.sum() > CHEST)
+
+
+def _joint(found: Sequence[Found | None], stated: Sequence[bool], may_exchange: bool) -> np.ndarray:
+    """``(orders, 8, 8)`` probability that the pictures are exchanged or not, and lie in these ways."""
+    likely = [[_likely(found[file], view, stated[file]) for view in range(2)] for file in range(2)]
+    orders = [likely[0][0][:, None] * likely[1][1]]
+    if may_exchange:
+        orders.append(EXCHANGED * likely[0][1][:, None] * likely[1][0])
+    return np.stack(orders) / np.sum(orders)
+
+
+def _confidence(
+    joint: np.ndarray, found: Sequence[Found | None], order: int, first: int, second: int
+) -> tuple[float, float]:
+    chest = [1.0 if seen is None else float(seen.ways.sum()) for seen in found]
+    return float(joint[order, first].sum() * chest[0]), float(joint[order, :, second].sum() * chest[1])
 
 
 def _likely(found: Found | None, view: int, stated: bool) -> np.ndarray:

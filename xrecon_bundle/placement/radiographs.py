@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from .. import frame
-from ..files import InputError, load_nifti
+from ..files import InputError
 from ..io.radiograph import Radiograph, blank_outside, read_radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View, view_affine
+from .biplanar import meta_tensor, place_biplanar
 from .border import exposed_rectangle, white_margin
 from .pair import KEEP, place_radiographs
-from .resample import resample_to_detector
+from .resample import block_sums, resample_to_detector
 from .style import normalise_style
 from .turning import WAYS, to_upright, way_of
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 SMALLEST_PIXELS = 32
+ENOUGH_PIXELS = 1000  # along the longer side: twice to four times the network's; a detector has 5000
 FEWEST_GREY_LEVELS = 16
 PLAUSIBLE_FIELD_MM = (100.0, 1000.0)
 SAME_PICTURE_CORRELATION = 0.95  # PA with lateral: 0.77 for the LIDC CT
@@ -55,7 +56,7 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
     they are. docs/radiographs.md tells how, and what the record holds.
 
     Args:
-        files: PA and lateral, or one file for :func:`load_biplanar`.
+        files: PA and lateral, or one file for :func:`~.biplanar.place_biplanar`.
         spatial_size: pixels S along each edge of the result.
         loading: for two files, any of
 
@@ -73,40 +74,8 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     if len(files) == 1:
-        return PlacedPair(*_read_biplanar(files[0], spatial_size), {"scale_from": "biplanar file"}, [])
+        return PlacedPair(*place_biplanar(files[0], spatial_size))
     return _place_views(files, spatial_size, **loading)
-
-
-def load_biplanar(path: str | os.PathLike, spatial_size: int) -> MetaTensor:
-    """A biplanar NIfTI ``(U, V, 2)``, which is on the detector already, as ``(2, S, S)`` float32 (averaged over areas).
-
-    The affine goes with the pixels: the grid's centre stays where it was.
-
-    Raises:
-        InputError: the file cannot be read or is no pair.
-    """
-    return _meta_tensor(*_read_biplanar(path, spatial_size), path)
-
-
-def _read_biplanar(path: str | os.PathLike, spatial_size: int) -> tuple[torch.Tensor, np.ndarray]:
-    try:
-        image = load_nifti(path)
-        views = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32))
-    except Exception as error:  # gzip, zlib, nibabel and NumPy each raise their own
-        raise InputError(f"{path}: the NIfTI file cannot be read ({error}); write it again") from error
-    if views.ndim != 3 or views.shape[-1] != 2:
-        raise InputError(f"{path} has shape {tuple(views.shape)}; a radiograph pair is (U, V, 2)")
-    larger = np.array([*views.shape[:2], spatial_size]) / spatial_size
-    to_file = np.diag([*larger, 1.0])
-    to_file[:2, 3] = (larger[:2] - 1) / 2
-    pair = interpolate(views.permute(2, 0, 1)[None], (spatial_size, spatial_size), mode="area")[0]
-    return pair, image.affine @ to_file
-
-
-def _meta_tensor(image: torch.Tensor, affine: np.ndarray, path: str | os.PathLike) -> MetaTensor:
-    from monai.data import MetaTensor  # seconds; the predictor goes without
-
-    return MetaTensor(image, affine=torch.as_tensor(affine), meta={"filename_or_obj": str(path)})
 
 
 def load_radiograph(
@@ -145,7 +114,7 @@ def load_radiograph(
     centre = (0.0, 0.0, 0.0) if radiograph.centre_mm is None else radiograph.centre_mm
     affine = view_affine(view, spatial_size, centre)
     grey = resample_to_detector(radiograph.grey, radiograph.spacing_mm, spatial_size)
-    return _meta_tensor(torch.from_numpy(grey)[None], affine, path)
+    return meta_tensor(torch.from_numpy(grey)[None], affine, path)
 
 
 def load_radiograph_pair(
@@ -167,7 +136,7 @@ def load_radiograph_pair(
         InputError: a file cannot be used, or the two cannot be a pair.
     """
     placed = place_pair((pa, lateral), spatial_size, **loading)
-    return _meta_tensor(fill_unknown(placed.image), placed.affine, pa)
+    return meta_tensor(fill_unknown(placed.image), placed.affine, pa)
 
 
 def fill_unknown(image: torch.Tensor) -> torch.Tensor:
@@ -190,9 +159,9 @@ def _place_views(
     style: str | None = None,
 ) -> PlacedPair:
     keep_orientation = keep_orientation or orientation is not None
-    order, pair = _read_pair(list(files), accept_any_view, keep_orientation)
+    order, pair = _read_pair(list(files), accept_any_view, keep_orientation, field_of_view_mm)
     _refuse_no_pair(order, pair, accept_any_view)
-    pair = [_settle(*each, field_of_view_mm, invert) for each in zip(order, pair, strict=True)]
+    pair = [_settle(item, invert) for item in pair]
     if flip_lateral:
         pair[1] = replace(rearrange(pair[1], False, (0,)), oriented=True)
     if orientation is not None:
@@ -216,15 +185,19 @@ def _place_views(
 
 
 def _read_pair(
-    files: list[str | os.PathLike], accept_any_view: bool, keep_orientation: bool
+    files: list[str | os.PathLike], accept_any_view: bool, keep_orientation: bool, field_of_view_mm: float | None
 ) -> tuple[list[str | os.PathLike], list[Radiograph]]:
     """PA and lateral, exchanged where the tags say that they were given in the wrong order."""
+
+    def read(paths: list[str | os.PathLike], accept: bool) -> list[Radiograph]:
+        return [_read(path, view, accept, field_of_view_mm) for path, view in zip(paths, VIEWS, strict=True)]
+
     try:
-        return files, [read_radiograph(path, view, accept_any_view) for path, view in zip(files, VIEWS, strict=True)]
+        return files, read(files, accept_any_view)
     except InputError as refusal:
         order = files[::-1]
         try:
-            pair = [read_radiograph(path, view) for path, view in zip(order, VIEWS, strict=True)]
+            pair = read(order, False)
         except InputError:
             raise refusal from None
         if keep_orientation:
@@ -232,9 +205,40 @@ def _read_pair(
         return order, pair
 
 
+def _read(path: str | os.PathLike, view: View, accept_any_view: bool, field_of_view_mm: float | None) -> Radiograph:
+    """The radiograph, usable, with its scale, and with no more pixels than are of use."""
+    radiograph = read_radiograph(path, view, accept_any_view)
+    _refuse_unusable(path, radiograph.grey)
+    if field_of_view_mm is not None:
+        spacing = np.full(2, field_of_view_mm / max(radiograph.grey.shape))
+        radiograph = replace(radiograph, spacing_mm=spacing, scale_from="field_of_view_mm")
+    if radiograph.spacing_mm is not None:
+        _refuse_implausible(path, radiograph.grey, radiograph.spacing_mm)
+    return _shrink(radiograph)
+
+
+def _shrink(radiograph: Radiograph) -> Radiograph:
+    """The means of blocks of pixels where there are very many; what fills no block at the edge is left out."""
+    block = max(radiograph.grey.shape) // ENOUGH_PIXELS
+    if block < 2 or radiograph.placed:
+        return radiograph
+    whole = tuple(slice(size // block * block) for size in radiograph.grey.shape)
+    exposed = radiograph.exposed
+    if exposed is not None:
+        exposed = block_sums(exposed[whole].astype(np.uint16), (block, block)) > block**2 // 2
+        exposed = exposed if exposed.any() else None
+    to_blocks = np.diag([1 / block, 1 / block, 1])
+    to_blocks[:2, 2] = (1 / block - 1) / 2
+    return replace(
+        radiograph,
+        grey=block_sums(radiograph.grey[whole], (block, block)) / np.float32(block**2),
+        exposed=exposed,
+        spacing_mm=None if radiograph.spacing_mm is None else radiograph.spacing_mm * block,
+        file_to_grey=to_blocks @ radiograph.file_to_grey,
+    )
+
+
 def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograph], accept_any_view: bool) -> None:
-    for path, radiograph in zip(files, pair, strict=True):
-        _refuse_unusable(path, radiograph.grey)
     patients = [radiograph.patient_id for radiograph in pair]
     if not accept_any_view and None not in patients and patients[0] != patients[1]:
         raise InputError(
@@ -252,27 +256,18 @@ def _refuse_no_pair(files: Sequence[str | os.PathLike], pair: Sequence[Radiograp
         raise InputError(f"{files[0]} and {files[1]} show the same picture; give the PA and the lateral view")
 
 
-def _settle(
-    path: str | os.PathLike, radiograph: Radiograph, field_of_view_mm: float | None, invert: bool
-) -> Radiograph:
-    """The radiograph with polarity, border and scale settled."""
-    grey, spacing = radiograph.grey, radiograph.spacing_mm
-    if invert:
-        grey = grey.max() - grey
-    source = "file"
-    if field_of_view_mm is not None:
-        spacing, source = np.full(2, field_of_view_mm / max(grey.shape)), "field_of_view_mm"
-    if spacing is not None:
-        _refuse_implausible(path, grey, spacing)
+def _settle(radiograph: Radiograph, invert: bool) -> Radiograph:
+    """The radiograph with polarity and border settled."""
+    grey = radiograph.grey.max() - radiograph.grey if invert else radiograph.grey
     if radiograph.placed:  # ours, and whole
-        return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source)
+        return replace(radiograph, grey=grey)
     inside = exposed_rectangle(grey)
     exposed = np.zeros(grey.shape, dtype=bool)
     exposed[inside] = ~white_margin(grey[inside])
     if radiograph.exposed is not None:
         exposed &= radiograph.exposed
     known = exposed.any() and not exposed.all()
-    return replace(radiograph, grey=grey, spacing_mm=spacing, scale_from=source, exposed=exposed if known else None)
+    return replace(radiograph, grey=grey, exposed=exposed if known else None)
 
 
 def _turned(radiograph: Radiograph, degrees: int, mirrored: bool) -> Radiograph:
@@ -323,7 +318,8 @@ def _refuse_unusable(path: str | os.PathLike, grey: np.ndarray) -> None:
         )
     if not np.isfinite(grey).all():
         raise InputError(f"{path} has pixels that are not finite numbers; write it again")
-    if len(np.unique(grey)) < FEWEST_GREY_LEVELS:
+    some = grey[:: max(1, grey.shape[0] // 256), :: max(1, grey.shape[1] // 256)]
+    if len(np.unique(some)) < FEWEST_GREY_LEVELS and len(np.unique(grey)) < FEWEST_GREY_LEVELS:
         raise InputError(
             f"{path} has fewer than {FEWEST_GREY_LEVELS} grey levels: blank, or a mask; give the radiograph"
         )

@@ -26,8 +26,11 @@ def resample_to_detector(
     shape = np.array(grey.shape)
     first, step = _first_and_step(shape, spacing_mm, spatial_size, middle)
     result = sample_smoothly(grey, first, step, (spatial_size, spatial_size))
-    for axis, outside in enumerate(_outside(shape, first, step, spatial_size)):
-        np.moveaxis(result, axis, 0)[outside] = np.percentile(grey, LOWER_PERCENTILE)
+    outside = _outside(shape, first, step, spatial_size)
+    if any(part.any() for part in outside):
+        darkest = np.percentile(grey, LOWER_PERCENTILE)
+        for axis, part in enumerate(outside):
+            np.moveaxis(result, axis, 0)[part] = darkest
     return result
 
 
@@ -83,6 +86,18 @@ def _outside(shape: np.ndarray, first: np.ndarray, step: np.ndarray, spatial_siz
     ]
 
 
+def block_sums(picture: np.ndarray, block: tuple[int, int]) -> np.ndarray:
+    """Sums over blocks of pixels, which have to fill the picture."""
+    for axis in sorted(range(2), key=lambda axis: -abs(picture.strides[axis])):  # whole lines of memory first
+        parts = np.moveaxis(picture, axis, 0)
+        parts = [parts[start :: block[axis]] for start in range(block[axis])]
+        total = parts[0].copy()
+        for part in parts[1:]:
+            total += part
+        picture = np.moveaxis(total, 0, axis)
+    return picture
+
+
 def _block_means(grey: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Means over blocks of pixels; the last ones are filled up with the edge."""
     if (block == 1).all():
@@ -90,5 +105,4 @@ def _block_means(grey: np.ndarray, block: np.ndarray) -> np.ndarray:
     missing = -np.array(grey.shape) % block
     if missing.any():
         grey = np.pad(grey, [(0, count) for count in missing], mode="edge")
-    count = np.array(grey.shape) // block
-    return grey.reshape(count[0], block[0], count[1], block[1]).mean(axis=(1, 3))
+    return block_sums(grey, (int(block[0]), int(block[1]))) / np.float32(block.prod())

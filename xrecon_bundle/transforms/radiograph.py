@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .. import frame
 from ..frame import LOWER_PERCENTILE, UPPER_PERCENTILE, radiograph_to_unit
-from ..placement.radiographs import load_biplanar
+from ..placement.biplanar import load_biplanar
 from ..projection.radiographs import detect_radiographs, simulate_radiographs
 
 
 class LoadBiplanard(MapTransform):
-    """Paths of biplanar NIfTIs to MetaTensors: :func:`xrecon_bundle.placement.radiographs.load_biplanar`.
+    """Paths of biplanar NIfTIs to MetaTensors: :func:`xrecon_bundle.placement.biplanar.load_biplanar`.
 
     Args:
         keys: paths of images ``(U, V, 2)``; each becomes ``(2, S, S)`` float32 in the file's grey scale.
