@@ -41,6 +41,8 @@ def test_an_empty_environment_reconstructs(wheel, tmp_path):
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins.write_text("\n".join(line for line in lines if "==" in line and "[" not in line))
     subprocess.run([bin_ / "python", "-m", "pip", "install", "--quiet", "--constraint", pins, wheel], check=True)
+    help_text = subprocess.run([bin_ / "xrecon", "--help"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert all(command in help_text.stdout + help_text.stderr for command in ("reconstruct", "segment", "view"))
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     for name, width in (("pa", 0.5), ("lateral", 0.8)):

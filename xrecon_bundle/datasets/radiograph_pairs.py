@@ -8,8 +8,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
-
 from ..dicom.series import is_dicom
 from ..files import InputError, find_files, load_nifti
 from ..io.radiograph_files import VIEWS
@@ -120,7 +118,7 @@ def _biplanar(files: list[Path]) -> list[Path]:
 def _is_pair(path: Path) -> bool:
     try:
         shape = load_nifti(path).shape
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError):
+    except Exception:  # no image; nibabel, gzip and zlib each raise their own
         return False
     return len(shape) == 3 and shape[-1] == 2
 

@@ -89,8 +89,8 @@ def _outside(shape: np.ndarray, first: np.ndarray, step: np.ndarray, spatial_siz
 def block_sums(picture: np.ndarray, block: tuple[int, int]) -> np.ndarray:
     """Sums over blocks of pixels, which have to fill the picture."""
     for axis in sorted(range(2), key=lambda axis: -abs(picture.strides[axis])):  # whole lines of memory first
-        parts = np.moveaxis(picture, axis, 0)
-        parts = [parts[start :: block[axis]] for start in range(block[axis])]
+        lines = np.moveaxis(picture, axis, 0)
+        parts = [lines[start :: block[axis]] for start in range(block[axis])]
         total = parts[0].copy()
         for part in parts[1:]:
             total += part

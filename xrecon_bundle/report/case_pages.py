@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -63,8 +63,8 @@ def comparison_page(
     true_hu: np.ndarray,
     predicted_hu: np.ndarray,
     labels: dict[str, np.ndarray | None],
-    radiographs: Sequence[ArrayLike],
-    projected: Sequence[ArrayLike],
+    radiographs: Iterable[ArrayLike],
+    projected: Iterable[ArrayLike],
     values: dict[str, str],
 ) -> str:
     """The page of a case: the true and the reconstructed CT in turn, each with its label map.

@@ -91,11 +91,11 @@ def evaluate_case(
     figure = draw_case(radiographs.numpy(), predicted_hu, true_hu, predicted_labels, true_labels)
     case = EvaluatedCase(name, values, figure_uri(figure))
     if pages is not None:
-        labels = {TRUE: true_labels, RECONSTRUCTED: predicted_labels}
+        maps = {TRUE: true_labels, RECONSTRUCTED: predicted_labels}
         pages.offer(
             name,
             values["psnr"],
-            lambda: comparison_page(name, true_hu, predicted_hu, labels, radiographs, projected, _shown_values(case)),
+            lambda: comparison_page(name, true_hu, predicted_hu, maps, radiographs, projected, _shown_values(case)),
         )
     return case
 

@@ -12,7 +12,6 @@ import numpy as np
 from ..files import (
     Format,
     InputError,
-    atomic_path,
     check_format,
     check_readable,
     check_writable,
@@ -22,11 +21,10 @@ from ..files import (
     write_text,
 )
 from ..frame import AIR_HU, AXCODES, voxel_spacing
-from ..segmentation.labels import COLOURS, REGIONS, SIDES, WINDOW_HU
+from ..segmentation.labels import REGIONS, SIDES
 from .pages import page_path
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pydicom.dataset import Dataset
 
     from ..dicom.headers import Series
@@ -109,8 +107,9 @@ def segment_file(
     else:
         _write_dicom(target.labels, stored, ct.affine, images, statistics)
     if target.picture is not None:
-        with atomic_path(target.picture) as temporary:
-            draw_segmentation(hu, labels, spacing, statistics).savefig(temporary, dpi=110)
+        from ..report.segmentation import write_segmentation_picture
+
+        write_segmentation_picture(target.picture, hu, labels, spacing, statistics)
     if target.page is not None:
         title = f"{Path(os.path.abspath(ct_path)).name}: lungs and pneumothorax"
         from .view import segmentation_page
@@ -245,51 +244,6 @@ def in_chest_axes(ct: CTVolume) -> tuple[np.ndarray, np.ndarray]:
     turn = nibabel.orientations.ornt_transform(stored, _chest_axes())
     hu = np.nan_to_num(nibabel.orientations.apply_orientation(ct.hu, turn), nan=AIR_HU)
     return hu, voxel_spacing(ct.affine)[np.argsort(stored[:, 0])]
-
-
-def draw_segmentation(hu: np.ndarray, labels: np.ndarray, spacing: np.ndarray, statistics: dict[str, Any]) -> Figure:
-    """Axial, coronal and sagittal plane with the label map on it, cut where most free air is, else most lung.
-
-    Args:
-        hu: ``(X, Y, Z)`` in HU, LPI.
-        labels: label map of the same shape.
-        spacing: voxel size in mm.
-        statistics: what :func:`measure_pneumothorax` returned.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    shown = labels > 2 if np.count_nonzero(labels > 2) else labels > 0
-    x, y, z = (int(np.argmax(shown.sum(axis=tuple({0, 1, 2} - {axis})))) for axis in range(3))
-    dx, dy, dz = spacing
-    planes: dict[str, tuple[tuple[Any, ...], float]] = {
-        "axial": (np.s_[:, :, z], dy / dx),
-        "coronal": (np.s_[:, y, :], dz / dx),
-        "sagittal": (np.s_[x, :, :], dz / dy),
-    }
-    figure = Figure(figsize=(13, 5), facecolor="black", layout="constrained")
-    for axis, (name, (cut, aspect)) in zip(figure.subplots(1, 3), planes.items(), strict=True):
-        axis.imshow(hu[cut].T, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=aspect)
-        for colour, label in zip(COLOURS, REGIONS.values(), strict=True):
-            region = (labels[cut] == label).T
-            if region.any():
-                axis.contourf(region, levels=[0.5, 1.5], colors=colour, alpha=0.3)
-                axis.contour(region, levels=[0.5], colors=colour, linewidths=0.8)
-        axis.set_title(name, color="white", fontsize=10)
-        axis.axis("off")
-    sides = [
-        f"{side}: pneumothorax {statistics[side]['pneumothorax_ml']:.0f} mL, "
-        f"{100 * statistics[side]['occupancy']:.1f} % of the cavity ({statistics[side]['size']}), "
-        f"lung {statistics[side]['lung_ml']:.0f} mL"
-        for side in ("right", "left")
-    ]
-    figure.suptitle("\n".join(sides), color="white", fontsize=11)
-    handles = [
-        Line2D([], [], color=colour, label=name.replace("_", " "))
-        for colour, name in zip(COLOURS, REGIONS, strict=True)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor="white", fontsize=9)
-    return figure
 
 
 def explained(pockets: dict[str, list[JudgedPocket]], labels: np.ndarray, affine: np.ndarray) -> list[dict[str, Any]]:
