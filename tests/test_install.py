@@ -45,8 +45,9 @@ def test_an_empty_environment_reconstructs(wheel, tmp_path):
     assert all(command in help_text.stdout + help_text.stderr for command in ("reconstruct", "segment", "view"))
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
-    for name, width in (("pa", 0.5), ("lateral", 0.8)):
-        write_radiograph_png(tmp_path / f"{name}.png", np.exp(-((x / width) ** 2) - y**4) + 0.01 * rng.random((64, 64)))
+    for name, across in (("pa", 0.0), ("lateral", 0.5)):
+        body = np.exp(-(((x - across) / 0.4) ** 2) - y**4)
+        write_radiograph_png(tmp_path / f"{name}.png", body + 0.01 * rng.random((64, 64)))
     command = [bin_ / "xrecon", "reconstruct", "pa.png", "lateral.png", "--output", "ct.nii.gz", "--accept_any_view"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / "ct.nii.gz").stat().st_size > 10_000

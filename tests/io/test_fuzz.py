@@ -30,7 +30,7 @@ from xrecon_bundle.files import InputError
 from xrecon_bundle.io.on_grid import read_on_grid
 from xrecon_bundle.io.radiograph import read_radiograph
 from xrecon_bundle.io.readers import read_ct
-from xrecon_bundle.placement.radiographs import load_biplanar
+from xrecon_bundle.placement.biplanar import load_biplanar
 from xrecon_bundle.volume import CTVolume
 
 AFFINE = phantom_affine(30.0, (16, 12, 6))

@@ -230,3 +230,13 @@ def test_placing_needs_little_memory(views, tmp_path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 14 * pixels  # stored, indices and grey values of one file; both at once, with copies: 21
+
+
+def test_a_pa_without_a_side_is_warned_of(views, tmp_path) -> None:
+    both_sides = np.stack([np.minimum(views[0], views[0][::-1]), views[1]])
+    assert place_pair(write(tmp_path, views), SIZE).warnings == []
+    files = write(tmp_path, both_sides)
+    (warning,) = [text for text in place_pair(files, SIZE).warnings if "mirrored" in text]
+    assert warning.startswith("the PA view may be mirrored")
+    assert "keep_orientation" in warning
+    assert not any("mirrored" in text for text in place_pair(files, SIZE, keep_orientation=True).warnings)

@@ -111,6 +111,37 @@ def test_what_would_be_too_large_is_rounded_and_said(monkeypatch):
     assert np.abs(np.asarray(image.dataobj).astype(int) - ct(48)).max() <= step / 2
 
 
+def test_what_rounding_leaves_too_large_is_shown_by_blocks(monkeypatch):
+    empty = len(viewer_page("a", {"CT": np.zeros((48,) * 3, np.int16)}, AFFINE))
+    monkeypatch.setattr(viewer, "LARGEST_PAGE", empty + 100_000)
+    page = viewer_page("a", {"CT": ct(48), "other": ct(48)}, AFFINE)
+    assert len(page) < viewer.LARGEST_PAGE
+    volume, other = embedded(page)
+    assert volume.shape == other.shape == (24, 24, 24)
+    np.testing.assert_allclose(volume.affine, AFFINE @ viewer._coarser(np.eye(4), (2, 2, 2)), atol=1e-4)
+    means = ct(48).reshape(24, 2, 24, 2, 24, 2).mean(axis=(1, 3, 5))
+    assert np.abs(np.asarray(volume.dataobj) - means).max() <= viewer.STEPS_HU[-1] / 2
+    assert "Shown in voxels of 10 x 8 x 6 mm" in page
+
+
+@pytest.mark.slow
+def test_a_page_of_a_noisy_224_volume_with_all_overlays_is_small_enough():
+    """Noise of 30 HU in every voxel, the air too, and in the deviation: less compressible than any CT."""
+    size = 224
+    rng = np.random.default_rng(0)
+    labels = np.zeros((size,) * 3, np.uint8)
+    labels[20:100, 50:170, 30:190] = 1
+    labels[120:200, 50:170, 30:190] = 2
+    hu = (np.where(labels > 0, -850, 40) + 30 * rng.standard_normal(labels.shape, np.float32)).astype(np.int16)
+    deviation = 40 + 40 * rng.random(labels.shape, np.float32)
+    pictures = [("noise", rng.random((448, 448)))] * 4
+    page = viewer_page("a", {"CT": hu}, cube_affine(size), [Overlay("l", labels)], deviation, pictures)
+    assert len(page.encode()) < viewer.LARGEST_PAGE
+    for image, given in zip(embedded(page), (hu, labels, deviation), strict=True):
+        half = np.asarray(image.get_fdata())[: image.shape[0] // 2]
+        assert half.mean() == pytest.approx(given[: size // 2].mean(), rel=0.02)
+
+
 def test_the_page_runs_only_its_own_two_scripts_and_loads_nothing():
     page = viewer_page("a", {"CT": ct()}, AFFINE)
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])

@@ -14,6 +14,7 @@ from .turning import WAYS
 TURNED, MIRRORED, EXCHANGED = 0.02, (0.02, 0.5), 0.02
 LEAST_SEEN = 1e-3  # the finder is never surer than this
 CERTAIN = 0.9  # a smaller confidence is a warning
+SIDE_UNCLEAR = 0.1  # a PA in which the heart looks more like a mirrored one's is a warning
 CHEST = 0.5  # probability of a chest in any view and way
 
 
@@ -47,6 +48,15 @@ def judge_orientation(found: Sequence[Found | None], stated: Sequence[bool], may
 def confidence_upright(found: Sequence[Found]) -> tuple[float, float]:
     """That the first picture is an upright PA and the second an upright lateral, and that they show a chest."""
     return _confidence(_joint(found, (False, False), may_exchange=True), found, 0, 0, 0)
+
+
+def mirrored_share(found: Found, way: int) -> float:
+    """How much of what the finder sees of a PA that lies in ``way`` speaks for the mirrored one, 0 to 1.
+
+    Unlike the confidence, it does not count that PA views are seldom mirrored: most of those that are would pass.
+    """
+    kept, mirrored = found.ways[0, way] + LEAST_SEEN, found.ways[0, way ^ 1] + LEAST_SEEN
+    return float(mirrored / (kept + mirrored))
 
 
 def shows_chest(found: Found | None) -> bool:

@@ -10,7 +10,7 @@ from ..io.radiograph import Radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import NAMES
 from .finder import exposed_window, find_chest, look_closer, turn_found
-from .orientation import CERTAIN, judge_orientation, shows_chest
+from .orientation import CERTAIN, SIDE_UNCLEAR, judge_orientation, mirrored_share, shows_chest
 from .place import Picture, Place, place_pictures
 from .resample import detector_matrix, resample_to_detector, shown_on_detector
 from .turning import to_upright, way_of
@@ -61,7 +61,9 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
     views: dict[str, dict[str, Any]] = {}
     for view, number, item, picture, place in zip(VIEWS, order, uprights, pictures, places, strict=True):
         views[view] = _record(item, picture, place, confidence[number], spatial_size)
-        doubts += _doubts(view, views[view], stated[number], picture)
+        seen = found[number]
+        side = mirrored_share(seen, ways[number]) if view == "pa" and seen is not None else 0.0
+        doubts += _doubts(view, views[view], stated[number], picture, side)
     image = np.stack([_resample(item, place, spatial_size) for item, place in zip(uprights, places, strict=True)])
     return Placement(image, exchanged, views, doubts + more)
 
@@ -89,7 +91,7 @@ def _record(item: Radiograph, picture: Picture, place: Place, confidence: float,
     }
 
 
-def _doubts(view: View, record: dict[str, Any], stated: bool, picture: Picture) -> list[str]:
+def _doubts(view: View, record: dict[str, Any], stated: bool, picture: Picture, mirrored: float) -> list[str]:
     name = NAMES[view]
     if picture.placed:
         return []
@@ -98,8 +100,13 @@ def _doubts(view: View, record: dict[str, Any], stated: bool, picture: Picture) 
     changes = [f"turned by {record['turned']} degrees"] if record["turned"] else []
     changes += ["mirrored"] if record["mirrored"] else []
     sure = record["confidence"] >= CERTAIN
-    if stated or (sure and not changes):
+    if stated or (sure and not changes and mirrored <= SIDE_UNCLEAR):
         return []
+    if sure and not changes:
+        return [
+            f"the {name} view may be mirrored: on which side the heart is, is not clear ({mirrored:.2f} that it is "
+            "mirrored); look at --picture, mirror the file if it is, or set keep_orientation"
+        ]
     if changes:
         return [f"the {name} view was {' and '.join(changes)} (confidence {record['confidence']:.2f}){KEEP}"]
     return [f"the {name} view may be turned or mirrored (confidence that it is not: {record['confidence']:.2f})"]

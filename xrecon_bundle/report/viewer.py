@@ -29,6 +29,7 @@ from ..segmentation.labels import COLOURS, REGIONS
 
 LARGEST_PAGE = 12_000_000  # bytes
 LARGEST_EDGE = 256  # voxels; a finer CT is shown by means of blocks
+SMALLER_EDGES = (128, 64, 32)  # where rounding alone does not make a page small enough
 LARGEST_DEVIATION_EDGE = 128  # likewise of a deviation, which as noise would take the CT's place in the page
 SHOWN_HU = (-1024, 3071)
 STEPS_HU = (1, 2, 4, 8, 16)  # a page that would be too large holds its CT rounded, as little as does
@@ -90,20 +91,20 @@ def viewer_page(
     from jinja2 import Environment, PackageLoader
 
     first = next(iter(volumes.values()))
-    blocks = tuple(-(-size // LARGEST_EDGE) for size in first.shape)
+    blocks = _blocks(first.shape, LARGEST_EDGE)
     grid = _coarser(affine, blocks)
     laid = [_labels(overlay, blocks, grid) for overlay in overlays]
     coarser = [""]
     if deviation is not None:
-        wide = tuple(-(-size // LARGEST_DEVIATION_EDGE) for size in deviation.shape)
+        wide = _blocks(deviation.shape, LARGEST_DEVIATION_EDGE)
         laid.append(_deviation(deviation, wide, _coarser(affine, wide)))
         coarser.append(_in_words("The deviation is shown", wide, _coarser(affine, wide)))
     shown = [(caption, _picture_uri(picture)) for caption, picture in pictures]
     niivue, application = _read("niivue/niivue.umd.js"), _read("templates/viewer.js")
     left = LARGEST_PAGE - len(niivue) - len(application) - 50_000
     left -= sum(len(uri) for _, uri in shown) + sum(len(layer["data"]) for layer in laid)
-    step, encoded = _fit(list(volumes.values()), blocks, grid, left)
-    coarser[0] = _in_words("Shown", blocks, grid, step)
+    blocks, step, encoded = _fit(list(volumes.values()), affine, left)
+    coarser[0] = _in_words("Shown", blocks, _coarser(affine, blocks), step)
     layers = [
         {"name": name, "kind": "volume", "data": data} for name, data in zip(volumes, encoded, strict=True)
     ] + laid
@@ -129,16 +130,24 @@ def write_viewer(path: str | Path, title: str, volumes: dict[str, np.ndarray], a
     write_text(path, viewer_page(title, volumes, affine, **rest))
 
 
-def _fit(volumes: list[np.ndarray], blocks: tuple[int, ...], affine: np.ndarray, most: int) -> tuple[int, list[str]]:
-    """The volumes as base64 of at most ``most`` bytes together, where a step of :data:`STEPS_HU` does it."""
-    reduced = [_reduced(volume, blocks) for volume in volumes]
+def _fit(volumes: list[np.ndarray], affine: np.ndarray, most: int) -> tuple[tuple[int, ...], int, list[str]]:
+    """The volumes as base64 of at most ``most`` bytes together, and the blocks and the step in HU that do it."""
     low, high = SHOWN_HU
-    for step in STEPS_HU:
-        rounded = (np.rint(np.nan_to_num(volume.clip(low, high), nan=low) / step) * step for volume in reduced)
-        encoded = [_nifti_base64(volume.astype(np.int16), affine) for volume in rounded]
-        if sum(map(len, encoded)) <= most:
-            break
-    return step, encoded
+    shape = volumes[0].shape
+    for blocks in dict.fromkeys(_blocks(shape, edge) for edge in (LARGEST_EDGE, *SMALLER_EDGES)):
+        reduced = [_reduced(volume, blocks) for volume in volumes]
+        grid = _coarser(affine, blocks)
+        for step in STEPS_HU:
+            rounded = (np.rint(np.nan_to_num(volume.clip(low, high), nan=low) / step) * step for volume in reduced)
+            encoded = [_nifti_base64(volume.astype(np.int16), grid) for volume in rounded]
+            if sum(map(len, encoded)) <= most:
+                return blocks, step, encoded
+    return blocks, step, encoded
+
+
+def _blocks(shape: tuple[int, ...], edge: int) -> tuple[int, ...]:
+    """Voxels to take together along each axis so that none has more than ``edge``."""
+    return tuple(-(-size // edge) for size in shape)
 
 
 def _deviation(deviation: np.ndarray, blocks: tuple[int, ...], affine: np.ndarray) -> dict[str, Any]:
