@@ -25,6 +25,7 @@ CONTENT = (
     "docs/**/*.png",
     "docs/**/*.jpg",
     "models/README.md",
+    "models/fine.pt",
     "models/model.json",
     "xrecon_bundle/**/*",
 )

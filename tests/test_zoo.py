@@ -77,6 +77,7 @@ def test_archive_is_named_after_bundle_and_version(archive: Path, bundle: Path) 
         "docs/README.md",
         "docs/data_license.txt",
         "models/model.pt",
+        "models/fine.pt",
         "xrecon_bundle/__init__.py",
         "xrecon_bundle/report/templates/report.html.j2",
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,3 +129,12 @@ def test_training_starts_from_weights_of_either_kind(trained, coarse, tmp_path):
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="multiple of 32"):
         FineGenerator(100)
+
+
+def test_the_weights_for_films_are_known_by_their_file():
+    network = load_generator(Path(__file__).parents[2] / "models" / "fine.pt")
+    assert isinstance(network, FineGenerator)
+    assert network.spatial_size == 224
+    with torch.no_grad():
+        coarse = network.render_coarse(torch.rand(1, 2, 224, 224))
+    assert coarse.coarse.isfinite().all()

@@ -25,7 +25,7 @@ from xrecon_bundle.workflows.predictor import Predictor, gate, predict
 SIZE = 64
 CENTRE = (5, -170, -200)
 PARTS = {"notice", "version", "code", "inputs", "weights", "spatial_size", "loading"} | {
-    *("placement", "geometry", "consistency", "input_quality", "warnings")
+    *("placement", "geometry", "consistency", "estimates", "input_quality", "warnings")
 }
 
 

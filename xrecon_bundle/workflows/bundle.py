@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 
 from ..files import to_json, write_json
 from ..placement.radiographs import place_pair
+from .estimates import estimate_pair
 from .predictor import describe, gate, origin, weights_record
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class ReportReconstructiond(MapTransform):
         quality = gate(placed, files, refuse=False)
         weights = weights_record(self.weights if Path(self.weights).is_file() else None)
         hu, affine = volume[0].numpy(force=True), volume.affine.numpy()
-        report = describe(hu, affine, placed, quality, origin(files, weights, volume.shape[-1]))
+        estimates = estimate_pair(files, placed)
+        report = describe(hu, affine, placed, quality, estimates, origin(files, weights, volume.shape[-1]))
         for warning in report["warnings"]:
             logger.warning("%s: %s", files[0], warning)
         return report

@@ -23,6 +23,7 @@ from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
+from .estimates import estimate_pair
 
 NOTICE = "Computed from two radiographs. Not for diagnosis."
 
@@ -133,7 +134,8 @@ class Predictor:
         hu, labels, deviation = predict_all(placed.image, self.generator)
         tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
-        report = describe(hu, affine, placed, quality, self.origin(paths))
+        estimates = estimate_pair(paths, placed, **self.loading)
+        report = describe(hu, affine, placed, quality, estimates, self.origin(paths))
         return Reconstruction(hu, affine, paths, placed.image, report, labels, deviation)
 
 
@@ -189,7 +191,12 @@ def _to_hu(volume: torch.Tensor) -> np.ndarray:
 
 
 def describe(
-    hu: np.ndarray, affine: np.ndarray, placed: PlacedPair, quality: InputQuality, origin: dict[str, Any]
+    hu: np.ndarray,
+    affine: np.ndarray,
+    placed: PlacedPair,
+    quality: InputQuality,
+    estimates: dict[str, Any],
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
     """The report of a reconstruction ``(S, S, S)``: where it stands, how well it explains its radiographs, warnings."""
     consistency = reprojection_consistency(hu, placed.image)
@@ -202,6 +209,7 @@ def describe(
         "placement": placed.record,
         "geometry": {**projection_geometry(), "affine": affine.tolist()},
         "consistency": consistency,
+        "estimates": estimates,
         "input_quality": quality.measures,
         "warnings": warnings,
     }

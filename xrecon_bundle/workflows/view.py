@@ -97,6 +97,7 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
     tables = [
         Table(f"Consistency {consistency['score']:.2f}: the CT against its radiographs", ["", "PA", "lateral"], rows)
     ]
+    tables.insert(0, estimates_table(report["estimates"]))
     if "pneumothorax" in report:
         tables.insert(0, pneumothorax_table(report["pneumothorax"]))
     overlays = [] if result.labels is None else [Overlay("labels of the network", result.labels)]
@@ -150,6 +151,26 @@ def pneumothorax_table(statistics: dict[str, Any]) -> Table:
         for found in [statistics[side]]
     ]
     return Table("Pneumothorax", ["side", "free air", "of the pleural cavity", "size", "lung"], rows)
+
+
+def estimates_table(estimates: dict[str, Any]) -> Table:
+    """Volumes from the radiographs alone, see :func:`.estimates.estimate`."""
+    total = estimates["total"]
+    rows = []
+    for name, (title, scale, unit) in _ESTIMATES.items():
+        low, high = total[f"{name}_interval"]
+        interval = f"{scale * low:.0f} to {scale * high:.0f} {unit}"
+        values = [f"{scale * estimates[side][name]:.0f} {unit}" for side in (*SIDES, "total")]
+        rows.append([title, *values, interval])
+    caption = f"Estimated from the radiographs alone. {estimates['notice']}"
+    return Table(caption, ["", *SIDES, "both", f"{100 * estimates['coverage']:.0f} % interval"], rows)
+
+
+_ESTIMATES = {
+    "lung_ml": ("lung", 1, "mL"),
+    "pneumothorax_ml": ("free air", 1, "mL"),
+    "occupancy": ("of the pleural cavity", 100, "%"),
+}
 
 
 def _pocket_table(pockets: Sequence[dict[str, Any]]) -> Table:

@@ -1,0 +1,142 @@
+"""How thick lung and free air are along the rays of a radiograph pair: two small U-Nets, each told what the other sees.
+
+What they sum up to are volumes. A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm; the
+coarse volume does not. Made by ``scripts/thickness_weights.py`` from simulated films, judged in
+docs/results/estimates.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import frame
+from .fine import VIEWS, Residual
+
+WEIGHTS = Path(__file__).with_name("thickness.pt")
+PIXELS = 160
+PARTS = {"pa": ("right lung", "left lung", "right air", "left air"), "lateral": ("lungs", "air")}
+# By how much the cube's middle plane is smaller on the detector than the detector.
+REDUCED = (
+    frame.detector_size_mm()
+    * (frame.SOURCE_TO_DETECTOR_MM - frame.DETECTOR_TO_CENTRE_MM)
+    / frame.SOURCE_TO_DETECTOR_MM
+    / frame.EDGE_MM
+)
+NEIGHBOURHOODS = ((7, 20.0), (25, 6.0))  # width in pixels, by how much the contrast is raised
+UNIT_MM = 100.0  # of the network's output
+
+
+class ThicknessNet(nn.Module):
+    """Thickness in units of 100 mm of what :data:`PARTS` names, for each view.
+
+    Args:
+        channels: of each view's U-Net at full size, half size and so on.
+
+    Attributes:
+        interval: ``(3,)``: by how much the lungs' volume in ml, the free air's in ml and the occupancy are wrong at
+            most in 9 of 10 cases (split-conformal); NaN until that is known.
+
+    Input ``(B, 2, P, P)`` in [0, 1], -1 where a film shows nothing. Output ``(B, 4, P/2, P/2)`` of the PA view and
+    ``(B, 2, P/2, P/2)`` of the lateral one: the expected thickness, which may fall a little below 0.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList(nn.Conv2d(6, channels[0], 5, 2, 2) for _ in VIEWS)
+        self.first = nn.ModuleList(nn.ModuleList(Residual(n) for n in channels) for _ in VIEWS)
+        self.down = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(channels)) for _ in VIEWS
+        )
+        self.tell = nn.ModuleList(nn.Linear(channels[-1], channels[-1]) for _ in VIEWS)
+        self.up = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels)) for _ in VIEWS
+        )
+        self.second = nn.ModuleList(nn.ModuleList(Residual(n) for n in channels) for _ in VIEWS)
+        self.norms = nn.ModuleList(nn.GroupNorm(channels[0] // 8, channels[0]) for _ in VIEWS)
+        self.heads = nn.ModuleList(nn.Conv2d(channels[0], len(parts), 1) for parts in PARTS.values())
+        self.interval: Tensor
+        self.register_buffer("interval", torch.full((3,), torch.nan))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The maps of either view."""
+        skips, deepest = [], []
+        for view in range(len(VIEWS)):
+            first, down = (cast(nn.ModuleList, part[view]) for part in (self.first, self.down))
+            of_view = [first[0](self.stems[view](_seen(image[:, view])))]
+            for level, halve in enumerate(down, start=1):
+                of_view.append(first[level](halve(of_view[-1])))
+            skips.append(of_view)
+            deepest.append(of_view[-1].mean((2, 3)))
+        maps = []
+        for view in range(len(VIEWS)):
+            up, second = (cast(nn.ModuleList, part[view]) for part in (self.up, self.second))
+            x = second[-1](skips[view][-1] + self.tell[view](deepest[1 - view])[:, :, None, None])
+            for level in reversed(range(len(up))):
+                larger = F.interpolate(up[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
+                x = second[level](skips[view][level] + larger)
+            maps.append(self.heads[view](F.relu(self.norms[view](x))))
+        return maps
+
+
+class Volumes(NamedTuple):
+    """Volumes in ml that a PA view's maps sum up to, ``(B,)`` each."""
+
+    right_lung: Tensor
+    left_lung: Tensor
+    right_air: Tensor
+    left_air: Tensor
+
+
+def volumes_of(maps: Tensor) -> Volumes:
+    """Of the PA view's maps ``(B, 4, n, n)``; none is below 0."""
+    pixel_mm = REDUCED * frame.EDGE_MM / maps.shape[-1]
+    return Volumes(*(maps.sum((2, 3)) * UNIT_MM * pixel_mm**2 / 1000).clamp(min=0).unbind(1))
+
+
+def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:
+    """What the network should say of a label map ``(X, Y, Z)`` of the cube: maps ``(4, n, n)`` and ``(2, n, n)``.
+
+    The rays are taken to be parallel, with the magnification of the cube's middle plane: so the maps' sums are the
+    volumes.
+    """
+    voxel_mm = frame.voxel_size(len(labels))
+    regions = torch.stack([labels == value for value in (1, 2, 3, 4)]).float()
+    pa = regions.sum(2)
+    lateral = torch.stack([regions[:2].sum((0, 1)), regions[2:].sum((0, 1))])
+    grid = F.affine_grid(torch.tensor([[[REDUCED, 0, 0], [0, REDUCED, 0.0]]]), [1, 1, pixels, pixels], False)
+    return [
+        F.grid_sample(of_view[None] * (voxel_mm / UNIT_MM), grid, align_corners=False)[0] for of_view in (pa, lateral)
+    ]
+
+
+def _seen(view: Tensor) -> Tensor:
+    """``(B, P, P)`` to ``(B, 6, P, P)``: grey levels, contrast in two neighbourhoods, what is known, and the place.
+
+    The abdomen takes most of the grey scale; the pleural line is a hundredth of it.
+    """
+    known = (view >= 0).to(view.dtype)
+    grey = view * known
+    contrast = []
+    for width, gain in NEIGHBOURHOODS:
+        mean, share = (F.avg_pool2d(part[:, None], width, 1, width // 2)[:, 0] for part in (grey, known))
+        contrast.append(gain * known * (grey - mean / share.clamp(min=0.05)))
+    n = view.shape[-1]
+    along = ((torch.arange(n, device=view.device) + 0.5) * 2 / n - 1).to(view.dtype)
+    u, v = (part.expand_as(view) for part in torch.meshgrid(along, along, indexing="ij"))
+    return torch.stack([grey, *contrast, known, u, v], dim=1).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def thickness_net() -> ThicknessNet:
+    """The network with its weights, in evaluation mode, float32."""
+    network = ThicknessNet()
+    state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval()
