@@ -25,6 +25,7 @@ from xrecon_bundle.files import InputError, atomic_path
 from xrecon_bundle.frame import radiograph_to_unit
 from xrecon_bundle.io.radiograph_files import VIEWS
 from xrecon_bundle.metrics import dice_score
+from xrecon_bundle.networks.thickness import REDUCED
 from xrecon_bundle.placement.radiographs import fill_unknown
 from xrecon_bundle.projection.radiographs import simulate_radiographs
 from xrecon_bundle.segmentation import PTXSeg, measure_pneumothorax
@@ -36,11 +37,6 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 LUNG_FIELD = 0.3  # of the longest path through the lungs, from front to back: what is drawn as lung field
-REDUCED = (
-    frame.detector_size_mm()
-    / frame.EDGE_MM
-    / (frame.SOURCE_TO_DETECTOR_MM / (frame.SOURCE_TO_DETECTOR_MM - frame.DETECTOR_TO_CENTRE_MM))
-)  # the cube's middle plane in the image
 AIR_HU = -400.0
 
 

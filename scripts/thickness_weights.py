@@ -2,13 +2,13 @@
 
 python scripts/weights.py store --people FOLDER --folder STORE --spatial_size 112 --cases 600
 python scripts/thickness_weights.py train --store STORE
-python scripts/thickness_weights.py scores --store STORE      # intervals, and the table of docs/results/estimates.md
+python scripts/weights.py store --people OTHERS --folder JUDGED --spatial_size 112 --cases 60 --judged True
+python scripts/thickness_weights.py scores --store STORE --judged JUDGED   # intervals, docs/results/estimates.md
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +20,20 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from xrecon_bundle.datasets.blocks import draw_film
+from xrecon_bundle.datasets.blocks import draw_film, film_and_placement
 from xrecon_bundle.datasets.training_store import list_store
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.frame import radiograph_to_unit
-from xrecon_bundle.metrics import pearson
-from xrecon_bundle.networks.thickness import PIXELS, WEIGHTS, ThicknessNet, thickness_maps, volumes_of
-from xrecon_bundle.transforms.films import RandFilmd, RandPlaceFilmd
+from xrecon_bundle.metrics import bland_altman, pearson
+from xrecon_bundle.networks.thickness import (
+    PIXELS,
+    WEIGHTS,
+    ThicknessNet,
+    thickness_maps,
+    thickness_net,
+    volumes_of,
+)
+from xrecon_bundle.workflows.estimates import COVERAGE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -35,7 +42,6 @@ ROOT = Path(__file__).parents[1]
 HELD_OUT = ("LIDC-IDRI-0003",)
 STORE = str(Path.home() / ".cache" / "xrecon" / "coarse")
 STATE = Path.home() / ".cache" / "xrecon" / "thickness"
-ERRORS = (6.0, 0.03, 1.5)  # of the placement, as in xrecon_bundle.datasets.blocks
 FILM_SHARE = 0.5
 AIR_WEIGHT = 5.0
 
@@ -50,7 +56,7 @@ class Films(torch.utils.data.IterableDataset):
         """Pairs of the input ``(2, P, P)`` and the maps of either view."""
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
-        film, place = RandFilmd(pixels=288), RandPlaceFilmd("film", "image", PIXELS, 288, *ERRORS)
+        film, place = film_and_placement(PIXELS)
         film.set_random_state(int(rng.integers(2**31)))
         place.set_random_state(int(rng.integers(2**31)))
         while True:
@@ -121,7 +127,7 @@ def train(store: str = STORE, minutes: float = 45, batch: int = 3, learning_rate
             for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
                 mean.lerp_(weight, 1 - keep)
         if step % 200 == 0:
-            print(f"{step} steps, {60 * minutes * share / 60:.1f} min, loss {np.mean(losses):.4f}", flush=True)
+            print(f"{step} steps, {minutes * share:.1f} min, loss {np.mean(losses):.4f}", flush=True)
             losses = []
             content = {"network": network.state_dict(), "average": average.state_dict(), "step": step}
             content |= {"optimizer": optimizer.state_dict(), "spent": minutes * share}
@@ -146,13 +152,11 @@ def scores(store: str = STORE, judged: str = "", picture: str = "docs/images/est
         judged: a store of other people yet, to judge by; the picture shows them.
         picture: scatter of occupancy, and Bland-Altman plot of the free air.
     """
-    network = ThicknessNet()
-    network.load_state_dict({name: value.float() for name, value in torch.load(WEIGHTS, weights_only=True).items()})
-    network.eval()
+    network = thickness_net()
     own = estimates(network, list_store(store, people=HELD_OUT))
     errors = np.abs(own["films"][0] - own["films"][1])
     n = len(errors)
-    rank = min(n - 1, math.ceil(0.9 * (n + 1)) - 1)
+    rank = min(n - 1, math.ceil(COVERAGE * (n + 1)) - 1)
     network.interval.copy_(torch.from_numpy(np.sort(errors, axis=0)[rank]))
     save(network, WEIGHTS)
     print(f"intervals: +-{network.interval.tolist()} (lung mL, free air mL, occupancy) from {n} cases")
@@ -174,7 +178,8 @@ def scores(store: str = STORE, judged: str = "", picture: str = "docs/images/est
     left.set(xlabel="true occupancy", ylabel="estimated", title=f"{len(found)} simulated film pairs")
     mean, difference = (found[:, 1] + truth[:, 1]) / 2, found[:, 1] - truth[:, 1]
     right.scatter(mean, difference, s=14)
-    for at in (difference.mean(), *(difference.mean() + sign * 1.96 * difference.std() for sign in (-1, 1))):
+    agreement = bland_altman(truth[:, 1], found[:, 1])
+    for at in (agreement.bias.value, agreement.lower.value, agreement.upper.value):
         right.axhline(at, color="grey", linewidth=1)
         right.annotate(f"{at:.0f}", (mean.max(), at), fontsize=8, va="bottom", ha="right")
     right.set(xlabel="mean of both, mL", ylabel="estimated - true free air, mL", title="Bland-Altman")
@@ -184,7 +189,7 @@ def scores(store: str = STORE, judged: str = "", picture: str = "docs/images/est
 
 def estimates(network: ThicknessNet, cases: list[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Lung mL, free air mL and occupancy, ``(n, 3)`` found and true, with films and with line integrals."""
-    film, place = RandFilmd(pixels=288), RandPlaceFilmd("film", "image", PIXELS, 288, *ERRORS)
+    film, place = film_and_placement(PIXELS)
     result: dict[str, tuple[list, list]] = {"films": ([], []), "line integrals": ([], [])}
     for number, case in enumerate(tqdm(cases)):
         truth = volumes_of(thickness_maps(torch.from_numpy(np.load(case / "coarse_labels.npy")))[0][None])
@@ -206,5 +211,4 @@ def r_of(found: np.ndarray, truth: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     fire.Fire({"train": train, "scores": scores})

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 ERROR_MM, ERROR_SCALE, ERROR_DEGREES = 6.0, 0.03, 1.5
 
 
+def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd, RandPlaceFilmd]:
+    """The transforms that make films of a case's materials, and place them on ``spatial_size`` pixels.
+
+    Args:
+        spatial_size: along each edge of the placed pair.
+        error: of the placement, in multiples of the usual one.
+    """
+    from ..transforms.films import RandFilmd, RandPlaceFilmd
+
+    errors = (error * ERROR_MM, error * ERROR_SCALE, error * ERROR_DEGREES)
+    return RandFilmd(pixels=PIXELS), RandPlaceFilmd("film", "image", spatial_size, PIXELS, *errors)
+
+
 class StoreBlocks(Randomizable, Dataset):
     """A random case of the store, looked at in a random way, and a random block of it.
 
@@ -57,13 +70,10 @@ class StoreBlocks(Randomizable, Dataset):
         coarse_folder: str | Path | None = None,
         coarse_share: float = 0.0,
     ) -> None:
-        from ..transforms.films import RandFilmd, RandPlaceFilmd
-
         self.folder, self.without, self.length, self.edge = folder, tuple(without), length, edge
         self.film_share = film_share
         self.coarse_folder, self.coarse_share = coarse_folder, coarse_share
-        self.film = RandFilmd(pixels=PIXELS)
-        self.place = RandPlaceFilmd("film", "image", SIZE, PIXELS, ERROR_MM, ERROR_SCALE, ERROR_DEGREES)
+        self.film, self.place = film_and_placement(SIZE)
         self._list()
 
     def _list(self) -> None:
@@ -137,12 +147,9 @@ class StoreCases(Dataset):
     """
 
     def __init__(self, folder: str | Path, people: Sequence[str], limit: int = 4, coarse: bool = False) -> None:
-        from ..transforms.films import RandFilmd, RandPlaceFilmd
-
         self.cases = list_store(folder, people=people, limit=limit)
         self.coarse = coarse
-        self.film = RandFilmd(pixels=PIXELS)
-        self.place = RandPlaceFilmd(spatial_size=SIZE, materials_pixels=PIXELS)
+        self.film, self.place = film_and_placement(SIZE, error=0)
 
     def __len__(self) -> int:
         """How many cases."""
