@@ -74,7 +74,10 @@ def test_help_and_mistyped_names_are_answered_without_heavy_imports(arguments: l
         (
             ["reconstruct", "{chest}/pa.png", "{chest}/lateral.png", "{chest}/out.nii.gz", "--accept_any_view"],
             {"torch", "nibabel"},
-            {"monai", "ignite", "monai.engines", "itk", "SimpleITK", "matplotlib", "pandas", "torch._dynamo"},
+            {
+                *("monai", "ignite", "monai.engines", "itk", "SimpleITK", "matplotlib", "pandas", "torch._dynamo"),
+                "scipy.spatial",
+            },
         ),
         (
             ["evaluate", "{chest}/ct.nii.gz", "{chest}/ct.nii.gz"],
@@ -84,7 +87,7 @@ def test_help_and_mistyped_names_are_answered_without_heavy_imports(arguments: l
         (
             ["simulate", "{chest}/ct.nii.gz", "{chest}/simulated", "64"],
             {"torch", "nibabel"},
-            {"monai", "ignite", "itk", "SimpleITK", "matplotlib"},
+            {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.spatial"},
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -85,6 +85,7 @@ def _seconds(code: str, arguments: list[str]) -> tuple[float, float]:
     reading, writing = os.pipe()
     code = f"import os; os.dup2({writing}, 9); os.close({writing})\n" + CHILD.format(code=code)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, as what pip installs is
     subprocess.run(
         [sys.executable, "-c", code, *arguments], pass_fds=[writing], capture_output=True, check=False, env=environment
     )

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
-from skimage.transform import resize
 
 from .. import __version__, frame
 from ..files import InputError, check_writable, file_sha256, write_json
@@ -174,6 +173,8 @@ def standard_case(path: Path, spatial_size: int, read: Callable[[], CTVolume]) -
     """
     radiographs = None
     if path.is_file() and has_suffix(path, HDF5_SUFFIXES):
+        from skimage.transform import resize
+
         published = read_hdf5(path)
         standard = resize_cube(published.ct, published.affine, spatial_size)
         radiographs = resize(published.radiographs, (2, spatial_size, spatial_size), anti_aliasing=True)

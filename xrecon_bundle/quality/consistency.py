@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from skimage.exposure import match_histograms
-from skimage.transform import resize
 
 from .. import frame
 from ..frame import radiograph_to_unit
 from ..io.radiograph_files import VIEWS
 from ..projection.radiographs import simulate_radiographs
+from .pictures import resize
 
 BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture is compared, the air around is not
 LOW_SCORE = 0.6  # docs/radiographs.md has the scores of right and of wrong pairs
@@ -47,8 +47,8 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
     measured = np.asarray(radiograph_to_unit(measured))
     shown = ~np.isnan(measured)
     if measured.shape != projected.shape:
-        measured = resize(np.where(shown, measured, 0), projected.shape, order=1, anti_aliasing=True)
-        shown = resize(shown.astype(np.float32), projected.shape, order=1, anti_aliasing=True) > 0.999
+        measured = resize(np.where(shown, measured, 0), projected.shape)
+        shown = resize(shown.astype(np.float32), projected.shape) > 0.999
     pairs = zip(VIEWS, np.asarray(radiograph_to_unit(projected)), measured, shown, strict=True)
     views: dict[str, Any] = {name: _compare(again, given, where) for name, again, given, where in pairs}
     correlations = [view[name] for view in views.values() for name in ("correlation", "gradient_correlation")]

@@ -17,13 +17,12 @@ import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.ndimage import affine_transform
-from skimage.morphology import reconstruction
-from skimage.transform import resize
 
 from .. import frame
 from ..io.radiograph_files import VIEWS, View
 from ..placement.finder import find_chest
 from ..placement.resample import resample_to_detector
+from .pictures import fill_basins, resize
 
 AVERAGE_CHEST = Path(__file__).with_name("average_chest.png")
 PIXELS = 24
@@ -131,15 +130,10 @@ def profile_correlation(pair: np.ndarray) -> float:
 
 
 def basin_share(picture: np.ndarray) -> float:
-    """Share of the picture that is dark and surrounded by brighter pixels, as lungs are by the chest wall.
-
-    A basin is what filling by morphological reconstruction raises (Vincent, IEEE Trans. Image Process. 2 (1993) 176).
-    """
-    ranks = _ranks(resize(picture, (PIXELS, PIXELS), order=1, anti_aliasing=True)).reshape(PIXELS, PIXELS)
+    """Share of the picture that is dark and surrounded by brighter pixels, as lungs are by the chest wall."""
+    ranks = _ranks(resize(picture, (PIXELS, PIXELS))).reshape(PIXELS, PIXELS)
     ranks /= ranks.size
-    inside = np.pad(np.ones((PIXELS - 2,) * 2, dtype=bool), 1)
-    flooded = np.where(inside, 1.0, ranks)
-    return float(np.mean(reconstruction(flooded, ranks, method="erosion") - ranks > BASIN_DEPTH))
+    return float(np.mean(fill_basins(ranks) - ranks > BASIN_DEPTH))
 
 
 def average_chest() -> np.ndarray:
@@ -201,7 +195,7 @@ def _check_view(view: View, picture: np.ndarray, shown: np.ndarray) -> tuple[dic
 
 def _descriptor(picture: np.ndarray) -> np.ndarray:
     """Ranks of the grey levels at :data:`PIXELS`, mean 0 and length 1; zero for a blank picture."""
-    ranks = _ranks(resize(picture, (PIXELS, PIXELS), order=1, anti_aliasing=True)).astype(np.float32)
+    ranks = _ranks(resize(picture, (PIXELS, PIXELS))).astype(np.float32)
     ranks -= ranks.mean()
     return ranks / max(float(np.linalg.norm(ranks)), 1e-6)
 
@@ -224,7 +218,7 @@ def _templates() -> tuple[list[Explanation], np.ndarray]:
 
 def _placements(picture: np.ndarray) -> list[np.ndarray]:
     size = picture.shape[0]
-    small = resize(picture, (2 * PIXELS, 2 * PIXELS), order=1, anti_aliasing=True) if size > 2 * PIXELS else picture
+    small = resize(picture, (2 * PIXELS, 2 * PIXELS)) if size > 2 * PIXELS else picture
     middle = (small.shape[0] - 1) / 2
     placed = []
     for scale in SCALES:
