@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import monai.bundle
 import yaml
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.cohort import write_synthetic_cohort
 from xrecon_bundle.files import atomic_path
 
@@ -151,4 +151,4 @@ def _draw(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> Figure:
 
 
 if __name__ == "__main__":
-    fire.Fire(run)
+    start(run)

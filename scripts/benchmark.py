@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import fire
+from xrecon_bundle.cli import start
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -13,4 +13,4 @@ from benchmarks import generator, prepare, projector, ptxseg, ptxseg_numbers, ra
 
 if __name__ == "__main__":
     modules = (generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, startup, thorax, training)
-    fire.Fire({module.__name__.split(".")[-1]: module.run for module in modules})
+    start({module.__name__.split(".")[-1]: module.run for module in modules})

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 import numpy as np
 import torch
 from PIL import Image
 
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.lidc import standard_lidc
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.projection.film import extend_scan, simulate_materials
@@ -44,4 +44,4 @@ def main(output: str | Path = OUTPUT, rows: int = 3, pairs: int = 5, seed: int =
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    start(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import fire
 import matplotlib
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from skimage.exposure import equalize_adapthist
 from xrecon_bundle.anatomy.patient import ThoraxLabel
 from xrecon_bundle.anatomy.pneumothorax import Pneumothorax
 from xrecon_bundle.anatomy.thorax import ThoraxCase, synthesize_thorax
+from xrecon_bundle.cli import start
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.frame import radiograph_to_unit
 from xrecon_bundle.projection.radiographs import simulate_radiographs
@@ -69,4 +69,4 @@ def views(case: ThoraxCase) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    start(main)

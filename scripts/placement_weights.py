@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import fire
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.training_store import people_of
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.io.radiograph import Radiograph
@@ -409,4 +409,4 @@ a wrong turn.
 
 
 if __name__ == "__main__":
-    fire.Fire({"data": data, "train": train, "judge": judge, "side": side, "scores": scores})
+    start({"data": data, "train": train, "judge": judge, "side": side, "scores": scores})

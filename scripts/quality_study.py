@@ -15,7 +15,6 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import fire
 import nibabel
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from skimage.transform import resize
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.networks.weights import load_generator
@@ -222,4 +222,4 @@ def _other_pictures() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    fire.Fire({"average": average, "gate": gate, "score": score})
+    start({"average": average, "gate": gate, "score": score})

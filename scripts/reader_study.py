@@ -11,12 +11,10 @@ import os
 import random
 import re
 import secrets
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -36,6 +34,7 @@ from reader_analysis import (
 )
 from tqdm import tqdm
 
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.cases import list_cases
 from xrecon_bundle.files import InputError, atomic_path, check_writable, file_sha256, write_json
 from xrecon_bundle.frame import AIR_HU, HU_SPAN, cube_affine, voxel_spacing
@@ -344,10 +343,7 @@ def _plain(content: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    try:
-        fire.Fire({"make": make, "analyse": analyse}, arguments, name="reader_study")
-    except InputError as error:
-        sys.exit(f"reader_study: error: {error}")
+    start({"make": make, "analyse": analyse}, arguments, "reader_study")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import fire
 import matplotlib
 import numpy as np
 from PIL import Image
@@ -20,6 +19,7 @@ from scipy.ndimage import affine_transform
 from tqdm import tqdm
 
 from xrecon_bundle import frame
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.radiograph_pairs import find_pairs
 from xrecon_bundle.files import InputError, atomic_path
 from xrecon_bundle.frame import radiograph_to_unit
@@ -64,9 +64,9 @@ def judge(
         table.writeheader()
         table.writerows(rows)
     _print(rows, [name for name in names if name != "warnings"])
-    for start in range(0, len(shown), 8):
-        figure = _sheet(shown[start : start + 8])
-        figure.savefig(target / f"sheet_{start // 8 + 1}.png", dpi=70, facecolor="black")
+    for first in range(0, len(shown), 8):
+        figure = _sheet(shown[first : first + 8])
+        figure.savefig(target / f"sheet_{first // 8 + 1}.png", dpi=70, facecolor="black")
         plt.close(figure)
 
 
@@ -179,4 +179,4 @@ def _sheet(shown: list[tuple[str, Reconstruction, np.ndarray]]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    fire.Fire(judge)
+    start(judge)

@@ -426,24 +426,51 @@ decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of th
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``xrecon``; ``arguments`` default to those of the process."""
     warnings.filterwarnings("ignore")
-    calls: list[Callable[[], None]] = []
+    start({name: _parsed(function) for name, function in COMMANDS.items()}, arguments, "xrecon")
+
+
+def start(
+    commands: Callable[..., object] | dict[str, Callable[..., object]],
+    arguments: list[str] | None = None,
+    name: str | None = None,
+) -> None:
+    """Call the function that the command line names, if every argument is one of its own. The scripts' entry too.
+
+    Args:
+        commands: the function, or functions by the names that choose one.
+        arguments: default to those of the process.
+        name: of the program, default the script's.
+
+    Raises:
+        SystemExit: with code 1 after an argument that is not known, and with one line after an :class:`.InputError`.
+    """
+    name = name or Path(sys.argv[0]).stem
+    calls: list[Callable[[], object]] = []
     try:
         # Fire calls a function before it looks at left-over arguments. So let it only choose, then call.
-        fire.Fire({name: _chosen(function, calls) for name, function in COMMANDS.items()}, arguments, name="xrecon")
+        if isinstance(commands, dict):
+            component: Any = {key: _chosen(function, calls) for key, function in commands.items()}
+        else:
+            component = _chosen(commands, calls)
+        fire.Fire(component, arguments, name=name)
         for call in calls:
             call()
     except InputError as error:
-        sys.exit(f"xrecon: error: {error}")
+        sys.exit(f"{name}: error: {error}")
     except fire.core.FireExit as exit_:
         sys.exit(1 if exit_.code else 0)
 
 
-def _chosen(function: Callable[..., None], calls: list[Callable[[], None]]) -> Callable[..., None]:
+def _chosen(function: Callable[..., object], calls: list[Callable[[], object]]) -> Callable[..., None]:
     @functools.wraps(function)
     def choose(*args, **kwargs) -> None:
         calls.append(functools.partial(function, *args, **kwargs))
 
-    return decorators.SetParseFn(_switch, *SWITCHES)(decorators.SetParseFn(str, *TEXTS)(choose))
+    return choose
+
+
+def _parsed(function: Callable[..., None]) -> Callable[..., None]:
+    return decorators.SetParseFn(_switch, *SWITCHES)(decorators.SetParseFn(str, *TEXTS)(function))
 
 
 def _switch(text: str) -> bool:

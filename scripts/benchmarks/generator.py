@@ -323,6 +323,6 @@ def _measure_apart(what: str, size: int, repeats: int, threads: int) -> dict[str
 
 
 if __name__ == "__main__":
-    import fire
+    from xrecon_bundle.cli import start
 
-    fire.Fire({"run": run, "measure": measure, "memory": count_memory})
+    start({"run": run, "measure": measure, "memory": count_memory})

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import fire
 import nibabel
 
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.datasets.prepare import prepare
 
@@ -52,4 +52,4 @@ def _write_copies(ct: Path, folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(run)
+    start(run)

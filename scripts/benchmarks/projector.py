@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import fire
 import nibabel
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from torch import Tensor
 
 from xrecon_bundle import frame
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 from xrecon_bundle.projection.phantom import Ellipsoid
@@ -261,4 +261,4 @@ def _memory(field: str) -> float:
 
 
 if __name__ == "__main__":
-    fire.Fire(run)
+    start(run)

@@ -146,6 +146,6 @@ def _median_seconds(function: Callable[[], None], times: int, device: torch.devi
 
 
 if __name__ == "__main__":
-    import fire
+    from xrecon_bundle.cli import start
 
-    fire.Fire({"run": run, "measure": measure})
+    start({"run": run, "measure": measure})
