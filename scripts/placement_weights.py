@@ -381,30 +381,23 @@ _REPORT = """# How well the chest is found
 
 `python scripts/placement_weights.py judge`: {pairs} simulated pairs of each kind, of three people that the finder has
 not seen (LIDC-IDRI-0003, Lung_Dx-A0001, lung2 of pyradiomics, and pseudo-patients of them): films of random looks,
-each view cropped, scaled and tilted by itself. Nothing is told but the pictures.
+each cropped, scaled and tilted by itself.
 
 {lines}
 
 {table}
 
 A mirrored heart has to be seen clearly to be put right; where more than a tenth of what the finder sees of a PA
-speaks for the mirrored one, a warning says so. `python scripts/placement_weights.py side`, of 40 films of a PA alone
-("before": passed without a warning before that rule):
-
-| person | right: warned | mirrored: put right | kept, with a warning | kept, without | before |
-| --- | ---: | ---: | ---: | ---: | ---: |
-| LIDC-IDRI-0003 | 39 | 0 | 40 | 0 | 35 |
-| Lung_Dx-A0001 | 5 | 23 | 17 | 0 | 1 |
-| lung2 | 1 | 38 | 2 | 0 | 0 |
-
-The tenth was chosen on the last two and judged on LIDC-IDRI-0003, in whose films the side cannot be told.
+speaks for the mirrored one, it is warned of. `python scripts/placement_weights.py side`, 40 mirrored PAs each of
+LIDC-IDRI-0003, Lung_Dx-A0001 and lung2: put right 0, 23, 38; kept with a warning 40, 17, 2; kept without 0, 0, 0 (35,
+1, 0 before that rule). Of 40 right ones 39, 5, 1 are warned of. The tenth was chosen on the last two and judged on
+LIDC-IDRI-0003, in whose films the side cannot be told.
 
 Learnt from LIDC-IDRI-0001, -0002, -0314, C3N-00249, TCGA-DE-A4MA, lung1 and synthetic chests. The nine people's lungs
 are 252 x 175 x 230 mm (width, depth, height; geometric means); their size varies by 9.5 % (standard deviation).
 
-**Not reached**: tilt is not set right. Measured by the symmetry of a PA it has an error of 3.1 degrees (64 films
-turned by up to 10); set right only where clear, tilts as above go from 2.8 to 2.6 degrees: too little for the risk of
-a wrong turn.
+**Not reached**: tilt is not set right. The symmetry of a PA tells it with an error of 3.1 degrees; put right only
+where clear, tilts as above go from 2.8 to 2.6 degrees: too little for the risk of a wrong turn.
 """
 
 
