@@ -1,4 +1,4 @@
-"""Study of the input gate and of the consistency score: the tables of docs/radiographs.md.
+"""Study of the input gate and of the consistency score.
 
     python scripts/quality_study.py average                draw xrecon_bundle/quality/average_chest.png anew
     python scripts/quality_study.py gate                   false alarms and detection rates of the input gate

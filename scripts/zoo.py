@@ -22,6 +22,7 @@ CONTENT = (
     "configs/**/*.conf",
     "docs/**/*.md",
     "docs/**/*.txt",
+    "docs/**/*.csv",
     "docs/**/*.png",
     "docs/**/*.jpg",
     "models/README.md",

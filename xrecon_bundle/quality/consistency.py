@@ -16,7 +16,7 @@ from ..projection.radiographs import simulate_radiographs
 from .pictures import resize
 
 BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture is compared, the air around is not
-LOW_SCORE = 0.6  # docs/radiographs.md has the scores of right and of wrong pairs
+LOW_SCORE = 0.6  # docs/results/radiographs.md has the scores of right and of wrong pairs
 
 
 def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Every question is answered by one measure: which picture does a radiograph resemble most, the average chest as it should
 hang, or the average chest turned, mirrored, cut off, in the other view or in negative? Resemblance is Spearman's rank
-correlation at 24 x 24 pixels, so that exposure and tone curve do not count. docs/radiographs.md has thresholds, false
-alarms and detection rates, measured by ``scripts/quality_study.py``, which also draws the average chest.
+correlation at 24 x 24 pixels, so that exposure and tone curve do not count. ``scripts/quality_study.py`` prints false
+alarms and detection rates on the kinds of chests that the thresholds were chosen on, and draws the average chest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_CHEST = 0.35  # resembles the average chest in no way: refused
 POOR_CHEST = 0.55
 # By how much a fault must explain a picture better than no fault does.
 MARGIN = 0.04
-MIRROR_MARGIN = 0.02  # of the lateral; the sides of a PA cannot be told well enough to warn, see docs/radiographs.md
+MIRROR_MARGIN = 0.02  # of the lateral; the sides of a PA cannot be told well enough to warn
 BASIN_DEPTH = 0.02  # ranks, 0 to 1
 PROFILE_CORRELATION = 0.6
 SATURATED_SHARE = 0.15
