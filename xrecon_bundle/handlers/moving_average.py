@@ -12,7 +12,7 @@ class MovingAverage:
 
     The decay is ``min(decay, (1 + n) / (10 + n))`` in iteration n, so that the average forgets the initial weights
     however short the training is. Running statistics are averaged too, since single cases make them noisy; counters are
-    copied.
+    copied. Not Ignite's ``EMAHandler``: its warm-up starts again when a training resumes, and it shares the counters.
 
     Args:
         network: the network being trained, not wrapped for distributed training.

@@ -20,7 +20,7 @@ from torch import Tensor
 def rotation_matrix(degrees: Tensor) -> Tensor:
     """Rotation matrices ``Rx Ry Rz``, ``(..., 3, 3)``, of angles ``(rx, ry, rz)`` in degrees, ``(..., 3)``.
 
-    Differentiable; dtype and device are kept.
+    Differentiable, which SciPy's ``Rotation`` is not; dtype and device are kept.
     """
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     (cx, cy, cz), (sx, sy, sz) = cos.unbind(-1), sin.unbind(-1)
