@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from xrecon_bundle.anatomy.pneumothorax import Side, insert_pneumothorax
 from xrecon_bundle.datasets.open_cts import fetch_open_ct
-from xrecon_bundle.files import atomic_path
+from xrecon_bundle.files import InputError, atomic_path
 from xrecon_bundle.frame import AIR_HU
 from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.metrics import dice_score
@@ -68,12 +68,17 @@ class Score(NamedTuple):
     false: float
 
 
-def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
+def run(output: str = "docs/results/ptx-seg-numbers.md", groups: str | Sequence[str] = ()) -> None:
     """Vary every number, print the tables, and write them.
 
     Args:
         output: Markdown file.
+        groups: of tissue, optics, air, pockets, cavities; default all.
     """
+    known = [field.name for field in dataclasses.fields(Parameters)]
+    chosen = [groups] if isinstance(groups, str) else list(groups)
+    if not set(chosen) <= set(known):
+        raise InputError(f"--groups {','.join(chosen)}: not all are known; give some of {','.join(known)}")
     cases = [_cropped(case) for case in make_cases()]
     whole = dataclasses.replace(PARAMETERS, pockets=dataclasses.replace(PARAMETERS.pockets, least_ml=0.5))
     base = {case.name: _score(case, PARAMETERS) for case in cases}
@@ -82,23 +87,21 @@ def run(output: str = "docs/results/ptx-seg-numbers.md") -> None:
         labels, judged = ClassicalSegmenter(whole).explain(case.hu.astype(np.float32), case.spacing)
         pockets[case.name] = [one.pocket for side in judged.values() for one in side]
         cavities[case.name] = pleural_cavity_labels(labels)
-    lines = _head(cases, base)
-    for group in dataclasses.fields(Parameters):
-        numbers = getattr(PARAMETERS, group.name)
+    lines = _head(cases, base, chosen)
+    for part in chosen or known:
+        numbers = getattr(PARAMETERS, part)
         lines += [f"\n## {type(numbers).__name__}: {(type(numbers).__doc__ or '').strip().splitlines()[0]}\n"]
-        off = ["off"] if group.name == "pockets" else []
+        off = ["off"] if part == "pockets" else []
         lines += ["| " + " | ".join(["number", "value", "-20 %", "+20 %", *off, "meaning", "chosen on"]) + " |"]
         lines += ["| " + " | ".join(["---"] * (6 + len(off))) + " |"]
         print("\n".join(lines[-3:]), flush=True)
         for field in dataclasses.fields(numbers):
             value = getattr(numbers, field.name)
             for name, fewer, more in _variants(field.name, value):
-                cells = [
-                    _effect(cases, base, pockets, cavities, group.name, field.name, other) for other in (fewer, more)
-                ]
+                cells = [_effect(cases, base, pockets, cavities, part, field.name, other) for other in (fewer, more)]
                 if off and field.name in OFF:
                     without = OFF[field.name] if OFF[field.name] is not None else numbers.least_wall_round
-                    cells.append(_effect(cases, base, pockets, cavities, group.name, field.name, without))
+                    cells.append(_effect(cases, base, pockets, cavities, part, field.name, without))
                 elif off:
                     cells.append("")
                 shown = value if name == field.name else value[int(name[-2])]
@@ -225,15 +228,16 @@ def _text(value: Any) -> str:
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
 
 
-def _head(cases: list[Case], base: dict[str, Score]) -> list[str]:
+def _head(cases: list[Case], base: dict[str, Score], groups: list[str]) -> list[str]:
+    option = f" --groups {','.join(groups)}" if groups else ""
     lines = [
         "# PTX-Seg's numbers: what a fifth of each does",
         "",
-        f"`python scripts/benchmark.py ptxseg_numbers`, {datetime.date.today()}. Voxels of {STEP_MM} mm, seed {SEED},",
-        "which the numbers were chosen on: the table says what hangs on a number, not how good it is. In the cells",
-        "stand the larger changes in the two CTs: of the Dice of the free air (`air`), of the Dice of the worse",
-        "pleural cavity (`cavity`), of false air in points of the cavity's volume (`false`). An empty cell: less than",
-        "0.005 and 0.1 points.",
+        f"`python scripts/benchmark.py ptxseg_numbers{option}`, {datetime.date.today()}.",
+        f"Voxels of {STEP_MM} mm, seed {SEED}, which the numbers were chosen on: the table says what hangs on a",
+        "number, not how good it is. In the cells stand the larger changes in the two CTs: of the Dice of the free air",
+        "(`air`), of the Dice of the worse pleural cavity (`cavity`), of false air in points of the cavity's volume",
+        "(`false`). An empty cell: less than 0.005 and 0.1 points.",
         "`off`: without the rule.",
         "",
         "| CT | Dice of free air | Dice of cavity | false air, % |",
