@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-WEIGHTS = Path("models/model.pt")
+WEIGHTS = Path("models/fine.pt")
 
 
 class BuildWithWeights(build_py):

@@ -1,8 +1,8 @@
 """MONAI Deploy application: a DICOM study with PA and lateral chest radiograph in, CT and pneumothorax in DICOM out.
 
-    PYTHONPATH=BUNDLE python deploy/app.py -i STUDY -o OUTPUT -m BUNDLE/models/model.ts
+    PYTHONPATH=BUNDLE python deploy/app.py -i STUDY -o OUTPUT -m BUNDLE/models/fine.pt
 
-``model.ts`` is what `python -m monai.bundle ckpt_export` makes; it carries the bundle's configs. OUTPUT receives the
+The model is a state dict, or what `python -m monai.bundle ckpt_export` makes of a coarse one. OUTPUT receives the
 series ``ct/0001.dcm`` ... with ``ct/reconstruction.json``, and ``pneumothorax.dcm`` (DICOM SEG), ``.sr.dcm``
 (measurements) and ``.json``.
 """

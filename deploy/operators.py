@@ -50,7 +50,8 @@ class ReconstructionOperator(Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Reconstruct."""
-        predictor = Predictor(self.model.predictor, weights=self.model.path)
+        network = self.model.predictor  # of a TorchScript file; a state dict is none
+        predictor = Predictor(self.model.path if network is None else network, weights=self.model.path)
         op_output.emit(predictor(op_input.receive("image")), "pred")
 
 

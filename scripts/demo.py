@@ -1,7 +1,8 @@
 """`make demo`: the bundle's main job on open data, with the weights that come with it, to demo/report.html.
 
 One real chest CT and a small synthetic cohort, none of them trained on; their simulated radiographs; the real CT's two
-radiographs through the command line; then inference, fine-tuning and evaluation by the MONAI configs at 64^3.
+radiographs through the command line and through inference, at 224^3; then fine-tuning and evaluation of the coarse
+network at 64^3.
 Everything is written to demo/.
 """
 
@@ -28,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
 DATASET = DEMO / "dataset"
 LIDC_CASE = "LIDC-IDRI"
-SIZE = 64
+REAL = DEMO / "real"  # the real CT at 1.6 mm
+SIZE, FINE_SIZE = 64, 224
 SEED = 0  # the weights were trained on the cohort of another seed
 SYNTHETIC_CASES = 28
 FRACTIONS = (16 / 28, 4 / 28, 8 / 28)  # of training, validation and test
@@ -48,7 +50,7 @@ def main() -> None:
     else:
         step("2/6 left out: it needs the real CT")
     step("3/6 inference: python -m monai.bundle run --config_file configs/inference.yaml")
-    bundle("run", "configs/inference.yaml", dataset_dir=DATASET, output_dir=DEMO / "inference")
+    bundle("run", "configs/inference.yaml", dataset_dir=REAL if real else DATASET, output_dir=DEMO / "inference")
     step("4/6 fine-tuning, a few steps: python -m monai.bundle run training --config_file ...")
     bundle(
         "training",
@@ -60,7 +62,7 @@ def main() -> None:
         val_interval=1,
         seed=SEED,
     )
-    step("5/6 evaluation of the weights in models/: python -m monai.bundle run --config_file configs/evaluate.yaml")
+    step("5/6 evaluation of models/model.pt: python -m monai.bundle run --config_file configs/evaluate.yaml")
     bundle("run", "configs/evaluate.yaml", dataset_dir=DATASET, output_dir=DEMO)
     step("6/6 done")
     minutes = (time.time() - started) / 60
@@ -68,12 +70,13 @@ def main() -> None:
 
 
 def add_real_ct() -> bool:
-    """Add the LIDC CT to the test cases; without a network, say so and go on."""
+    """The LIDC CT at 1.6 mm, and among the test cases; without a network, say so and go on."""
     try:
         ct, _ = fetch_lidc(ROOT / ".cache")
     except InputError as error:
         print(f"Going on with the synthetic cohort alone: {error}")
         return False
+    simulate_case(ct, REAL / LIDC_CASE, spatial_size=FINE_SIZE)
     simulate_case(ct, DATASET / LIDC_CASE, spatial_size=SIZE)
     path = DATASET / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -84,7 +87,7 @@ def add_real_ct() -> bool:
 
 def real_ct_by_command_line() -> None:
     """`xrecon reconstruct` from the two radiographs of the real CT, then `xrecon evaluate`."""
-    case, output = DATASET / LIDC_CASE, DEMO / "lidc_reconstructed.nii.gz"
+    case, output = REAL / LIDC_CASE, DEMO / "lidc_reconstructed.nii.gz"
     xrecon("reconstruct", case / "pa.nii.gz", case / "lateral.nii.gz", "--output", output)
     xrecon("evaluate", output, case / "ct.nii.gz")
     prediction, truth = (nibabel.load(path).get_fdata() for path in (output, case / "ct.nii.gz"))

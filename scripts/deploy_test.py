@@ -18,7 +18,7 @@ import itk
 import nibabel
 import numpy as np
 import pydicom
-from deployment import SIZE, run, unpacked_bundle
+from deployment import SHIPPED, SIZE, run, unpacked_bundle
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 from skimage.transform import resize
@@ -45,14 +45,12 @@ def main() -> None:
     """Every step in turn; the first that fails ends the test."""
     shutil.rmtree(WORK, ignore_errors=True)
     bundle = unpacked_bundle(WORK)
-    config = ("--config_file", "configs/inference.yaml")
-    run(ROOT / ".venv/bin/python", "-m", "monai.bundle", "ckpt_export", "network_def", *config, cwd=bundle)
     case = WORK / "case"
     simulate_case(fetch_lidc(ROOT / ".cache")[0], case, spatial_size=PIXELS)
     study = write_study(WORK / "study", case)
 
     output = WORK / "output"
-    model = bundle / "models" / "model.ts"
+    model = bundle / SHIPPED
     log = run(PYTHON, APP, "-i", study, "-o", output, "-m", model, cwd=WORK, PYTHONPATH=str(bundle))
     (WORK / "app.log").write_text(log)
     ct = read_ct(output / "ct")
@@ -62,7 +60,7 @@ def main() -> None:
         "the radiographs as NIfTI": (case / "pa.nii.gz", case / "lateral.nii.gz"),
     }.items():
         path = WORK / "by_nifti.nii.gz"
-        report = reconstruct_files(*files, path, model=bundle / "models" / "model.pt", spatial_size=SIZE)
+        report = reconstruct_files(*files, path, model=model)
         image = nibabel.as_closest_canonical(nibabel.load(path))
         difference = np.abs(written.get_fdata() - image.get_fdata())
         print(f"  CT {written.shape}: differs by {difference.max():g} HU, mean {difference.mean():.3f}, from {name}")

@@ -15,10 +15,11 @@ import torch
 from zoo import NAME, ROOT, WEIGHTS, build
 
 from xrecon_bundle.networks import build_generator
-from xrecon_bundle.networks.weights import load_generator, save_weights
-from xrecon_bundle.workflows.predictor import predict
+from xrecon_bundle.networks.weights import SPATIAL_SIZE, save_weights
+from xrecon_bundle.workflows.predictor import Predictor
 
-SIZE = 64  # of the shipped weights
+SIZE = 224  # of the weights that inference uses
+SHIPPED = Path("models") / "fine.pt"
 
 
 def unpacked_bundle(folder: Path) -> Path:
@@ -30,7 +31,7 @@ def unpacked_bundle(folder: Path) -> Path:
     print(f"weights: {weights}")
     if not weights.exists():
         torch.manual_seed(0)
-        save_weights(build_generator("compact", SIZE).state_dict(), weights)
+        save_weights(build_generator("compact", SPATIAL_SIZE).state_dict(), weights)
     with zipfile.ZipFile(build(folder / "dist", weights)) as archive:
         archive.extractall(folder)
     return folder / NAME
@@ -53,9 +54,8 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def expected_ct(bundle: Path, radiographs: Path) -> np.ndarray:
-    """What the package itself makes of a biplanar image ``(S, S, 2)``: the CT ``(S, S, S)`` in HU."""
-    image = torch.from_numpy(np.moveaxis(nibabel.load(radiographs).get_fdata(dtype=np.float32), -1, 0))
-    return predict(image, load_generator(bundle / "models" / "model.pt", SIZE))
+    """What the package itself makes of a biplanar image ``(U, V, 2)``: the CT ``(S, S, S)`` in HU."""
+    return Predictor(bundle / SHIPPED)([radiographs]).hu
 
 
 def compare(path: Path, hu: np.ndarray, affine: np.ndarray, tolerance_hu: float = 1.0) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from deploy_test import PIXELS, TAGS, write_dx, write_study
-from deployment import SIZE
+from deployment import SHIPPED, SIZE
 from pydicom.uid import generate_uid
 from zoo import ROOT
 
@@ -86,7 +86,7 @@ def check_stored(server: DICOMwebServer, uid: str, result: Path, study: Path) ->
     stored, kept = read_ct(WORK / "again" / "CT"), read_ct(result / "ct")
     assert np.array_equal(stored.hu, kept.hu)
     assert np.allclose(stored.affine, kept.affine)
-    model = ROOT / "models" / "model.pt"
+    model = ROOT / SHIPPED
     reconstruct_files(study / "1.dcm", study / "2.dcm", WORK / "by_file", model, SIZE, output_format="dicom")
     by_file = read_ct(WORK / "by_file")
     assert np.array_equal(stored.hu, by_file.hu)

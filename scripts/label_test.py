@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
-from deployment import SIZE, compare, expected_ct, run, unpacked_bundle
+from deployment import SHIPPED, SIZE, compare, expected_ct, run, unpacked_bundle
 from zoo import NAME, ROOT
 
 from xrecon_bundle.datasets.lidc import fetch_lidc
@@ -70,7 +70,7 @@ def main() -> None:
             seconds = time.time() - started
             answer = run(PYTHON, "-c", CLIENT, address, NAME, "patient", params, by_client, cwd=WORK)
             report = json.loads(answer.splitlines()[-1])
-            assert report["weights"]["sha256"] == file_sha256(bundle / "models" / "model.pt")
+            assert report["weights"]["sha256"] == file_sha256(bundle / SHIPPED)
             print(f"  the answer's report: consistency {report['consistency']['score']:.3f}, {report['warnings']}")
             for path in (by_http, by_client):
                 assert nibabel.load(path).get_data_dtype() == dtype

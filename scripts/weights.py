@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import fire
 import matplotlib
 import nibabel
 import numpy as np
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pneumothorax import insert_pneumothorax
+from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.cases import list_cases, write_case
 from xrecon_bundle.datasets.cohort import resize_labelled, write_pseudo_cohort, write_synthetic_cohort
 from xrecon_bundle.datasets.lidc import fetch_lidc, standard_lidc
@@ -378,7 +378,7 @@ def draw(entries: list[dict[str, str]], predictors: dict[str, Predict]) -> plt.F
 
 
 if __name__ == "__main__":
-    fire.Fire(
+    start(
         {"all": everything, "data": data, "train": train, "judge": judge, "store": store, "compare": compare}
         if len(sys.argv) > 1
         else everything

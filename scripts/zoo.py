@@ -27,6 +27,7 @@ CONTENT = (
     "docs/**/*.jpg",
     "models/README.md",
     "models/fine.pt",
+    "models/thickness.pt",
     "models/model.json",
     "xrecon_bundle/**/*",
 )

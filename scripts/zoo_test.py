@@ -19,7 +19,7 @@ from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.networks.weights import load_generator
+from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator
 
 WORK = ROOT / "build" / "zoo-test"
 CENTRE = (5.0, -170.0, -200.0)
@@ -33,7 +33,7 @@ from xrecon_bundle.networks.weights import load_generator
 size = int(sys.argv[1])
 image = torch.rand((1, 2, size, size), generator=torch.Generator().manual_seed(0))
 with torch.inference_mode():
-    eager = load_generator("models/model.pt", size)(image)
+    eager = load_generator("models/model.pt")(image)
     script = torch.jit.load("models/model.ts").eval()(image)
 onnx = onnxruntime.InferenceSession("models/model.onnx").run(None, {"image": image.numpy()})[0]
 outputs = {"TorchScript": script, "ONNX": torch.from_numpy(onnx)}
@@ -64,7 +64,7 @@ def main() -> None:
             print(" ", compare(output / "ct" / name / "radiographs_ct.nii.gz", hu, cube_affine(SIZE, CENTRE)))
         trained = ("--ckpt_dir", output / "models", "--output_dir", output / "tensorboard")
         log = run(*monai, *train, configs / "train.yaml", *trained, *root, cwd=folder)
-        load_generator(output / "models" / "model.pt", SIZE)
+        load_generator(output / "models" / "model.pt", SPATIAL_SIZE)
         print("\n".join(line for line in log.splitlines() if " 1/1: " in line))
 
     run(python, *PIP, *SCHEMA, cwd=WORK)
@@ -72,11 +72,12 @@ def main() -> None:
     config = ("--config_file", "configs/inference.yaml")
     run(*monai, "verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", schema, cwd=bundle)
     run(*monai, "verify_net_in_out", "network_def", "--meta_file", "configs/metadata.json", *config, cwd=bundle)
-    run(*monai, "ckpt_export", "network_def", "--filepath", "models/model.ts", *config, cwd=bundle)
+    coarse = (*config, "--ckpt_path", "models/model.pt")  # the fine network does without TorchScript
+    run(*monai, "ckpt_export", "network_def", "--filepath", "models/model.ts", *coarse, cwd=bundle)
     run(python, *PIP, *ONNX, cwd=WORK)
-    given = ("--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json")
-    run(*monai, "onnx_export", "network_def", "--filepath", "models/model.onnx", *given, *config, cwd=bundle)
-    differences = json.loads(run(python, "-c", DIFFERENCES, SIZE, cwd=bundle).splitlines()[-1])
+    given = ("--ckpt_file", "models/model.pt", "--input_shape", [1, 2, SPATIAL_SIZE, SPATIAL_SIZE])
+    run(*monai, "onnx_export", "network_def", "--filepath", "models/model.onnx", *given, *coarse, cwd=bundle)
+    differences = json.loads(run(python, "-c", DIFFERENCES, SPATIAL_SIZE, cwd=bundle).splitlines()[-1])
     print(f"  greatest difference from the eager network in network units: {differences}")
     assert max(differences.values()) <= 1e-5
     zoo = WORK / "zoo"
@@ -108,7 +109,7 @@ def make_environment(bundle: Path) -> Path:
 def write_dataset(folder: Path) -> Path:
     """Two synthetic chests, one to train on and one to validate with."""
     for seed, name in enumerate(SPLITS):
-        write_case(folder / name, synthesize_thorax(seed, SIZE).ct, cube_affine(SIZE, CENTRE))
+        write_case(folder / name, synthesize_thorax(seed, SPATIAL_SIZE).ct, cube_affine(SPATIAL_SIZE, CENTRE))
     cases = [{"case": name, "split": split} for name, split in SPLITS.items()]
     write_json(folder / "manifest.json", {"cases": cases})
     return folder

@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_weights_and_all_that_the_package_reads(wheel):
     with zipfile.ZipFile(wheel) as content:
         names = set(content.namelist())
-        assert content.read("xrecon_bundle/models/model.pt") == (ROOT / "models/model.pt").read_bytes()
+        assert content.read("xrecon_bundle/models/fine.pt") == (ROOT / "models/fine.pt").read_bytes()
     package = ROOT / "xrecon_bundle"
     wanted = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path.relative_to(ROOT).as_posix() for path in wanted} <= names

@@ -10,12 +10,11 @@ from xrecon_bundle.cli import start
 from xrecon_bundle.files import InputError
 
 ROOT = Path(__file__).parents[1]
-LATER = {"weights.py", "thickness_weights.py"}  # being changed elsewhere; take them out with their fire.Fire
 
 
 def test_no_script_lets_fire_call_a_function_itself() -> None:
     found = {path.name for path in (ROOT / "scripts").rglob("*.py") if "fire.Fire(" in path.read_text()}
-    assert found - LATER == set()
+    assert found == set()
 
 
 @pytest.mark.parametrize("single", [True, False])

@@ -19,7 +19,7 @@ from .files import InputError, check_format, check_readable, check_writable, to_
 
 PACKAGE = Path(__file__).parent
 # In the bundle the weights lie beside the package, in an installed wheel within it.
-MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "model.pt")
+MODEL = str((PACKAGE if (PACKAGE / "models").is_dir() else PACKAGE.parent) / "models" / "fine.pt")
 
 
 def reconstruct(

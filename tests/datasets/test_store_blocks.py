@@ -71,6 +71,29 @@ def test_films_are_in_the_unit_scale_or_unknown(store):
     assert (images == -1).any()
 
 
+def test_the_truth_of_a_film_goes_on_where_the_scan_ends(tmp_path):
+    """A film is not cut off there; line integrals are."""
+    add_case(tmp_path, "ann-00000")
+    folder = tmp_path / "cases" / "ann-00000"
+    scan = slice(12, 52)  # of 64 sections, 42 to 182 of 224
+    coarse = np.zeros((COARSE,) * 3, dtype=np.float16)
+    coarse[16:50, 20:40, scan] = 0.42
+    ct = np.full((SIZE,) * 3, -1024, dtype=np.int16)
+    ct[56:175, 70:140, 42:182] = 26
+    np.save(folder / "coarse.npy", coarse)
+    np.save(folder / "ct.npy", ct)
+    films, integrals = (StoreBlocks(tmp_path, film_share=share, edge=32).set_random_state(8) for share in (1, 0))
+    for index in range(6):
+        film, integral = films[index], integrals[index]
+        np.testing.assert_array_equal(integral["coarse"][0], coarse.astype(np.float32))
+        assert (film["coarse"][0, 30, 30] > 0.3).all()
+        assert film["coarse"][0, 3].max() == 0  # not to the side
+        assert film["start"][2] >= 42
+        assert film["start"][2] + 32 <= 182
+    label = StoreCases(tmp_path, ["ann"])[0]["label"]
+    assert label[0, 100, 100].min() == 0
+
+
 def test_the_same_seed_gives_the_same_items(store):
     first, again = (StoreBlocks(store, film_share=0.5).set_random_state(5) for _ in range(2))
     for index in range(4):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from xrecon_bundle.engines.blocks import BlockLoss
-from xrecon_bundle.networks.fine import LABELS, CoarseRendering, Rendering
-from xrecon_bundle.projection import MultiAngleProjectionLoss
+from xrecon_bundle.networks.fine import LABELS, Rendering
 
 
 def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple[Rendering, dict[str, torch.Tensor]]:
@@ -25,7 +24,6 @@ def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple
 
 ALONE = {
     "volume_weight": 0.0,
-    "projection_weight": 0.0,
     "lung_weight": 0.0,
     "label_weight": 0.0,
     "deviation_weight": 0.0,
@@ -57,12 +55,3 @@ def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():
     # d/ds of (s + e^2 exp(-s)) / 2, over 8 voxels
     expected = 0.5 * (1 - 0.01 * math.exp(2.0)) / 8
     torch.testing.assert_close(rendering.log_variance.grad, torch.full_like(rendering.log_variance, expected))
-
-
-def test_the_coarse_volume_alone_has_the_projection_loss_too():
-    truth, labels = torch.rand(1, 1, 64, 64, 64), torch.zeros(1, 64, 64, 64, dtype=torch.int64)
-    coarse = CoarseRendering(truth + 0.1, torch.zeros(1, LABELS, 64, 64, 64))
-    loss = BlockLoss(**{**ALONE, "projection_weight": 0.1}).eval()
-    value = loss(coarse, {"coarse": truth, "coarse_segmentation": labels})
-    torch.testing.assert_close(value, 0.1 * MultiAngleProjectionLoss().eval()(coarse.coarse, truth))
-    assert value > 0

@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from xrecon_bundle.files import InputError
+from xrecon_bundle.frame import unit_to_hu
 from xrecon_bundle.networks.fine import FineGenerator, lift, upsample, warm_start
 from xrecon_bundle.networks.generator import build_generator
+from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet
 from xrecon_bundle.networks.weights import load_fine, load_generator, save_weights
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 from xrecon_bundle.workflows.predictor import predict
@@ -23,10 +26,16 @@ def coarse():
     return build_generator("compact", 64).eval()
 
 
+@pytest.fixture(scope="module")
+def thickness():
+    torch.manual_seed(2)
+    return ThicknessNet().eval()
+
+
 @pytest.fixture
-def network(coarse):
+def network(coarse, thickness):
     torch.manual_seed(1)
-    return warm_start(FineGenerator(SIZE), coarse).eval()
+    return warm_start(FineGenerator(SIZE), coarse, thickness).eval()
 
 
 @pytest.fixture
@@ -37,8 +46,8 @@ def trained(network):
     return network
 
 
-def test_before_training_it_gives_the_up_sampled_coarse_volume(coarse):
-    network = warm_start(FineGenerator(96), coarse).eval()
+def test_before_training_it_gives_the_up_sampled_coarse_volume(coarse, thickness):
+    network = warm_start(FineGenerator(96), coarse, thickness).eval()
     image = torch.rand(1, 2, 96, 96)
     with torch.inference_mode():
         wanted = coarse(F.interpolate(image, size=(64, 64), mode="area"))
@@ -58,10 +67,44 @@ def test_a_block_is_that_part_of_the_whole(trained):
         torch.testing.assert_close(getattr(block, name), getattr(whole, name)[part], atol=1e-5, rtol=1e-4)
 
 
-def test_every_weight_learns(trained):
+def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
     rendering = trained.train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
     sum(part.square().mean() for part in rendering).backward()
-    assert [name for name, weight in trained.named_parameters() if weight.grad is None] == []
+    without = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is None}
+    assert without == {"coarse", "thickness"}
+    assert not trained.coarse.training
+    assert not trained.thickness.training
+
+
+def test_free_air_that_the_maps_show_reaches_the_labels_of_that_place(network):
+    """A spot in either view's map, and weights that ask for both: the label lies where their rays meet."""
+    spots = {0: (50, 30), 1: (35, 30)}  # of 80 x 80: x or y, and z
+    maps = [torch.zeros(1, channels, 80, 80) for channels in (4, 2)]
+    maps[0][0, 3, slice(*(spots[0][0] - 2, spots[0][0] + 2)), 28:33] = 1
+    maps[1][0, 1, slice(*(spots[1][0] - 2, spots[1][0] + 2)), 28:33] = 1
+    network.thickness.look = lambda image: (maps, [torch.zeros(1, 16, 80, 80)] * 2)
+    seen = []
+    network.join.stem.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    with torch.no_grad():
+        network.render_coarse(torch.rand(1, 2, SIZE, SIZE))
+    both = seen[0][0, 1 + 3] * seen[0][0, 1 + 20 + 1]
+    found = (both > 0.5).nonzero().float().mean(0)
+    # The detector is wider than the cube and magnifies: 1.126 at the cube's middle plane.
+    wanted = [((spot + 0.5) / 80 - 0.5) * REDUCED * 64 + 31.5 for spot in (50 - 0.5, 35 - 0.5, 30)]
+    assert (found - torch.tensor(wanted)).abs().max() < 2
+
+
+@pytest.mark.parametrize(("label", "filled"), [(0, False), (1, False), (2, False), (3, True), (4, True)])
+def test_where_the_labels_say_free_air_it_is_in_the_volume(trained, label, filled):
+    with torch.no_grad():
+        trained.join_head.bias[1 + label] = 20
+        rendering = trained.render(torch.rand(1, 2, SIZE, SIZE))
+    for volume, labels in ((rendering.volume, rendering.labels), (rendering.coarse, rendering.coarse_labels)):
+        assert (labels.argmax(1) == label).all()
+        if filled:
+            torch.testing.assert_close(unit_to_hu(volume), torch.full_like(volume, -1000), atol=1, rtol=0)
+        else:
+            assert (unit_to_hu(volume) + 1000).abs().mean() > 20
 
 
 def test_what_the_film_does_not_show_is_not_taken_for_black(trained):
@@ -119,11 +162,27 @@ def test_its_weights_are_known_by_their_file_also_in_half_precision(trained, tmp
     assert abs(predict(image, loaded).astype(int) - predict(image, trained)).mean() < 3
 
 
-def test_training_starts_from_weights_of_either_kind(trained, coarse, tmp_path):
+def test_training_starts_from_weights_of_either_kind(trained, coarse, thickness, tmp_path):
+    for name, network in {"coarse": coarse, "fine": trained, "thickness": thickness}.items():
+        save_weights(network.state_dict(), tmp_path / f"{name}.pt")
+    fresh = load_fine(tmp_path / "coarse.pt", tmp_path / "thickness.pt")
+    assert fresh.spatial_size == 224
+    frozen = [name for name, weight in fresh.named_parameters() if not weight.requires_grad]
+    assert {name.split(".")[0] for name in frozen} == {"coarse", "thickness"}
+    for part, wanted in {"coarse": coarse, "thickness": thickness}.items():
+        for name, value in wanted.state_dict().items():
+            torch.testing.assert_close(fresh.get_submodule(part).state_dict()[name], value)
+    continued = load_fine(tmp_path / "fine.pt", tmp_path / "none.pt")
+    torch.testing.assert_close(continued.head.weight, trained.head.weight)
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "no weights here"), (b"text", "not the weights")])
+def test_thickness_weights_that_cannot_be_used_are_named(coarse, content, why, tmp_path):
     save_weights(coarse.state_dict(), tmp_path / "coarse.pt")
-    save_weights(trained.state_dict(), tmp_path / "fine.pt")
-    assert load_fine(tmp_path / "coarse.pt").spatial_size == 224
-    torch.testing.assert_close(load_fine(tmp_path / "fine.pt").head.weight, trained.head.weight)
+    if content is not None:
+        (tmp_path / "thickness.pt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"thickness.pt: {why}.*thickness_weights.py"):
+        load_fine(tmp_path / "coarse.pt", tmp_path / "thickness.pt")
 
 
 def test_other_sizes_are_refused():

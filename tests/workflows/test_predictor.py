@@ -162,7 +162,7 @@ def test_in_a_bundles_folder_what_the_gate_refuses_is_a_warning(files, weights, 
     write_nifti(pair, noise, radiograph_affine(SIZE, CENTRE))
     hu = MetaTensor(torch.zeros(1, SIZE, SIZE, SIZE), affine=torch.as_tensor(cube_affine(SIZE, CENTRE)))
     hu.meta |= {"filename_or_obj": str(pair), "saved_to": str(tmp_path / "case_ct.nii.gz")}
-    result = ReportReconstructiond("pred", str(weights))({"pred": hu})["result"]
+    result = ReportReconstructiond("pred", load_generator(weights), str(weights))({"pred": hu})["result"]
     assert "no chest radiograph" in result["warnings"][0]
     assert json.loads((tmp_path / "case_ct.json").read_text()) == result
     with pytest.raises(InputError, match="no chest radiograph"):

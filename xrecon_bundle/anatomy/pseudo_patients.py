@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from .. import frame
+from .disease import add_lung_disease
 
 GRID_MM = 8.0  # of the velocity field; what it holds is smoother
 LEAST_JACOBIAN = 0.2
@@ -23,7 +24,12 @@ _LUNGS = (1, 2, 3, 4)
 
 
 def make_pseudo_patient(
-    hu: np.ndarray, labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False
+    hu: np.ndarray,
+    labels: np.ndarray,
+    spacing: frame.Vector,
+    seed: int,
+    standing: bool = False,
+    diseased: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deform a CT and its labels and vary its intensities.
 
@@ -34,6 +40,7 @@ def make_pseudo_patient(
         spacing: voxel size in mm.
         seed: same seed, same patient.
         standing: the CT's patient lay, this one stands, as for a radiograph: see :func:`random_deformation`.
+        diseased: one dome of the diaphragm may be higher, and :func:`~.disease.add_lung_disease`.
 
     Returns:
         CT (int16 HU) and labels (their dtype) on the same grid.
@@ -46,14 +53,18 @@ def make_pseudo_patient(
     if not np.isin(labels, _LUNGS).any():
         raise ValueError("the label map holds no lung (values 1 to 4)")
     edges = np.asarray(spacing, dtype=float)
-    source = random_deformation(labels, edges, seed, standing)
+    source = random_deformation(labels, edges, seed, standing, diseased)
     moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
     moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
     varied = _vary_intensity(moved, moved_labels, jacobian(source), edges, np.random.default_rng([seed, 1]))
+    if diseased:
+        varied, moved_labels = add_lung_disease(varied, moved_labels, spacing, np.random.default_rng([seed, 4]))
     return np.rint(np.clip(varied, frame.AIR_HU, 3071)).astype(np.int16), moved_labels
 
 
-def random_deformation(labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False) -> np.ndarray:
+def random_deformation(
+    labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False, diseased: bool = False
+) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
     Arguments as :func:`make_pseudo_patient`. The Jacobian determinant of the map is positive everywhere.
@@ -76,6 +87,8 @@ def random_deformation(labels: np.ndarray, spacing: frame.Vector, seed: int, sta
     velocity += _soft_tissue(organs, position, rng) + _smooth_noise(coarse, step, rng)
     if standing:
         velocity += _standing(organs, position, np.random.default_rng([seed, 2]))
+    if diseased:
+        velocity += _one_dome(organs, position, np.random.default_rng([seed, 3]))
     affine, centre = _body(organs, position, rng)
     for _ in range(12):
         flow = position + exponential(velocity, step)
@@ -147,6 +160,17 @@ def _domes(where: np.ndarray, z: np.ndarray, higher_mm: float) -> np.ndarray:
     velocity = np.zeros((3, *z.shape))
     velocity[2] = higher_mm * np.exp(-(((z - 0.78) / 0.3) ** 2)) * where
     return velocity
+
+
+def _one_dome(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """In one of two the diaphragm of one side is higher: a lung that has lost volume."""
+    chance, side, higher_mm = rng.random(), rng.choice((1, 2)), rng.uniform(10, 60)
+    lung = position[:, organs == side]
+    if chance < 0.5 or not lung.size:
+        return np.zeros_like(position)
+    _, y, z = _within_lungs(organs, position)
+    low, high = lung[0].min(), lung[0].max()
+    return _domes((_bump((position[0] - low) / (high - low)) * _bump(y)) ** 0.5, z, higher_mm)
 
 
 def _standing(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:

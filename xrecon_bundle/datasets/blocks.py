@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from .. import frame
 from ..frame import radiograph_to_unit
-from ..networks.fine import DEPTHS, UNKNOWN
+from ..networks.fine import DEPTHS
+from ..networks.thickness import UNKNOWN
+from ..projection.film import extend_scan, whole_sections
 from .training_store import PIXELS, SIZE, list_store
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd
 
 class StoreBlocks(Randomizable, Dataset):
     """A random case of the store, looked at in a random way, and a random block of it.
+
+    What a film shows beyond a scan's ends the volume shall show too: its truth goes on there as soft tissue
+    (:func:`~xrecon_bundle.projection.film.extend_scan`), and its blocks lie within the scan.
 
     The folder is listed anew whenever an epoch seeds it, so that a store may grow beside the training.
 
@@ -97,17 +102,21 @@ class StoreBlocks(Randomizable, Dataset):
         block = self.edge and self.R.random_sample() >= self.coarse_share
         cases = self.cases if block or not self.coarse_cases else self.coarse_cases
         case = cases[self.R.randint(len(cases))]
+        film = self.R.random_sample() < self.film_share
         coarse_labels = np.load(case / "coarse_labels.npy")
         item = {
-            "image": self._radiographs(case),
-            "coarse": torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))[None],
+            "image": draw_film(case, self.film, self.place) if film else line_integrals(case),
+            "coarse": coarse_volume(case, film)[None],
             "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
-        return item | self._block(case, coarse_labels) if block else item
+        return item | self._block(case, coarse_labels, film) if block else item
 
-    def _block(self, case: Path, coarse_labels: np.ndarray) -> dict[str, Any]:
+    def _block(self, case: Path, coarse_labels: np.ndarray, film: bool) -> dict[str, Any]:
         ct, labels = (np.load(case / f"{name}.npy", mmap_mode="r") for name in ("ct", "labels"))
         start = self._draw_start(coarse_labels)
+        if film:
+            first, last = whole_sections(np.asarray(ct[::4, ::4, ::4]))  # quick, and multiples of 4
+            start[2] = max(0, min(max(start[2], DEPTHS * first), DEPTHS * last - self.edge))
         block = tuple(slice(first, first + self.edge) for first in start)
         hu = torch.from_numpy(np.asarray(ct[block], dtype=np.float32))
         return {
@@ -127,11 +136,6 @@ class StoreBlocks(Randomizable, Dataset):
             middle = scale * self.R.uniform(inside[0] - 2, inside[-1] + 3) - self.edge / 2
             start.append(DEPTHS * int(np.clip(middle, 0, last) // DEPTHS))
         return start
-
-    def _radiographs(self, case: Path) -> torch.Tensor:
-        if self.R.random_sample() < self.film_share:
-            return draw_film(case, self.film, self.place)
-        return radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
 
 
 class StoreCases(Dataset):
@@ -162,12 +166,26 @@ class StoreCases(Dataset):
             self.film.set_random_state(index)
             image = draw_film(case, self.film, self.place)
         else:
-            image = radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
+            image = line_integrals(case)
         if self.coarse:
-            label = torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))
+            label = coarse_volume(case, film=index % 2 == 1)
         else:
-            label = frame.hu_to_unit(torch.from_numpy(np.load(case / "ct.npy").astype(np.float32)))
+            ct = np.load(case / "ct.npy").astype(np.float32)
+            label = frame.hu_to_unit(torch.from_numpy(extend_scan(ct, 0.0) if index % 2 else ct))
         return {"image": image, "label": label[None], "case": case.name}
+
+
+def line_integrals(case: Path) -> torch.Tensor:
+    """The network's input ``(2, 224, 224)`` as the projector makes it."""
+    return radiograph_to_unit(torch.from_numpy(np.load(case / "radiographs.npy")))
+
+
+def coarse_volume(case: Path, film: bool) -> torch.Tensor:
+    """The volume ``(64, 64, 64)`` in network units that goes with a film or with line integrals."""
+    coarse = torch.from_numpy(np.load(case / "coarse.npy").astype(np.float32))
+    if not film:
+        return coarse
+    return frame.hu_to_unit(torch.from_numpy(extend_scan(frame.unit_to_hu(coarse).numpy(), 0.0)))
 
 
 def draw_film(case: Path, film: RandFilmd, place: RandPlaceFilmd) -> torch.Tensor:

@@ -166,11 +166,12 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def draw_case(name: str, number: int) -> dict[str, Any]:
-    """What case ``number`` is: person, seed, pneumothorax (side, occupancy, posture) or None, whether made to stand."""
+    """What case ``number`` is: person, seed, pneumothorax (side, occupancy, posture) or None, whether made to
+    stand, whether with other diseases of the lung."""
     rng = np.random.default_rng([7, number])
     seed = int(rng.integers(2**31))
     chance, side, share, posture = rng.random(4)
-    standing = bool(rng.random() < 0.5)
+    standing, diseased = (bool(chance < 0.5) for chance in rng.random(2))
     pneumothorax = None
     if chance < 0.5:
         # More small ones than large: they are the hard ones.
@@ -180,7 +181,8 @@ def draw_case(name: str, number: int) -> dict[str, Any]:
             "occupancy": round(float(occupancy), 4),
             "posture": "erect" if posture < 0.6 else "supine",
         }
-    return {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax, "standing": standing}
+    drawn = {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax}
+    return drawn | {"standing": standing, "diseased": diseased}
 
 
 def _make_case(folder: Path, people: dict[str, Path], spatial_size: int, job: tuple[str, int]) -> Outcome:
@@ -216,7 +218,7 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
     size = key["spatial_size"]
     ct, labels = _sized_person(key["person"], people[key["person"]], folder / "people", size)
     spacing = (frame.voxel_size(size),) * 3
-    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"], key["standing"])
+    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"], key["standing"], key["diseased"])
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)

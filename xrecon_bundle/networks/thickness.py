@@ -1,15 +1,11 @@
 """How thick lung and free air are along the rays of a radiograph pair: two small U-Nets, each told what the other sees.
 
-What they sum up to are volumes. A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm; the
-coarse volume does not. Made by ``scripts/thickness_weights.py`` from simulated films, judged in
-docs/results/estimates.md.
+A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm and a 3D one at 64^3 does not. Made by
+``scripts/thickness_weights.py`` from simulated films; :class:`~.fine.FineGenerator` puts what it sees into the volume.
 """
 
 from __future__ import annotations
 
-import itertools
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -17,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import frame
-from .fine import VIEWS, Residual
+from .generator import VIEWS
+from .unet import UNet
 
-WEIGHTS = Path(__file__).with_name("thickness.pt")
 PIXELS = 160
+UNKNOWN = -1.0  # of the input, where a film shows nothing
 PARTS = {"pa": ("right lung", "left lung", "right air", "left air"), "lateral": ("lungs", "air")}
 # By how much the cube's middle plane is smaller on the detector than the detector.
 REDUCED = (
@@ -40,8 +37,7 @@ class ThicknessNet(nn.Module):
         channels: of each view's U-Net at full size, half size and so on.
 
     Attributes:
-        interval: ``(3,)``: by how much the lungs' volume in ml, the free air's in ml and the occupancy are wrong at
-            most in 9 of 10 cases (split-conformal); NaN until that is known.
+        features: channels of what :meth:`look` gives.
 
     Input ``(B, 2, P, P)`` in [0, 1], -1 where a film shows nothing. Output ``(B, 4, P/2, P/2)`` of the PA view and
     ``(B, 2, P/2, P/2)`` of the lateral one: the expected thickness, which may fall a little below 0.
@@ -49,40 +45,26 @@ class ThicknessNet(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
         super().__init__()
-        self.stems = nn.ModuleList(nn.Conv2d(6, channels[0], 5, 2, 2) for _ in VIEWS)
-        self.first = nn.ModuleList(nn.ModuleList(Residual(n) for n in channels) for _ in VIEWS)
-        self.down = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(channels)) for _ in VIEWS
-        )
+        self.features = channels[0]
+        self.nets = nn.ModuleList(UNet(nn.Conv2d(6, channels[0], 5, 2, 2), channels) for _ in VIEWS)
         self.tell = nn.ModuleList(nn.Linear(channels[-1], channels[-1]) for _ in VIEWS)
-        self.up = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels)) for _ in VIEWS
-        )
-        self.second = nn.ModuleList(nn.ModuleList(Residual(n) for n in channels) for _ in VIEWS)
         self.norms = nn.ModuleList(nn.GroupNorm(channels[0] // 8, channels[0]) for _ in VIEWS)
         self.heads = nn.ModuleList(nn.Conv2d(channels[0], len(parts), 1) for parts in PARTS.values())
-        self.interval: Tensor
-        self.register_buffer("interval", torch.full((3,), torch.nan))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps of either view."""
-        skips, deepest = [], []
-        for view in range(len(VIEWS)):
-            first, down = (cast(nn.ModuleList, part[view]) for part in (self.first, self.down))
-            of_view = [first[0](self.stems[view](_seen(image[:, view])))]
-            for level, halve in enumerate(down, start=1):
-                of_view.append(first[level](halve(of_view[-1])))
-            skips.append(of_view)
-            deepest.append(of_view[-1].mean((2, 3)))
-        maps = []
-        for view in range(len(VIEWS)):
-            up, second = (cast(nn.ModuleList, part[view]) for part in (self.up, self.second))
-            x = second[-1](skips[view][-1] + self.tell[view](deepest[1 - view])[:, :, None, None])
-            for level in reversed(range(len(up))):
-                larger = F.interpolate(up[level](x), scale_factor=2.0, mode="bilinear", align_corners=False)
-                x = second[level](skips[view][level] + larger)
-            maps.append(self.heads[view](F.relu(self.norms[view](x))))
-        return maps
+        return self.look(image)[0]
+
+    def look(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The maps of either view, and the features ``(B, channels[0], P/2, P/2)`` that they are made of."""
+        nets = cast(list[UNet], self.nets)
+        skips = [net.encode(_seen(image[:, view])) for view, net in enumerate(nets)]
+        deepest = [of_view[-1].mean((2, 3)) for of_view in skips]
+        features = []
+        for view, net in enumerate(nets):
+            skips[view][-1] = skips[view][-1] + self.tell[view](deepest[1 - view])[:, :, None, None]
+            features.append(F.relu(self.norms[view](net.decode(skips[view])[0])))
+        return [head(of_view) for head, of_view in zip(self.heads, features, strict=True)], features
 
 
 class Volumes(NamedTuple):
@@ -116,6 +98,14 @@ def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:
     ]
 
 
+def reduced(image: Tensor) -> Tensor:
+    """A placed pair ``(B, 2, S, S)`` to the network's size; :data:`UNKNOWN` where a pixel is not wholly known."""
+    known = (image >= 0).to(image.dtype)
+    size = (PIXELS, PIXELS)
+    grey, shown = (F.interpolate(part, size=size, mode="area") for part in (image * known, known))
+    return torch.where(shown > 0.99, grey / shown.clamp(min=0.5), UNKNOWN)
+
+
 def _seen(view: Tensor) -> Tensor:
     """``(B, P, P)`` to ``(B, 6, P, P)``: grey levels, contrast in two neighbourhoods, what is known, and the place.
 
@@ -131,12 +121,3 @@ def _seen(view: Tensor) -> Tensor:
     along = ((torch.arange(n, device=view.device) + 0.5) * 2 / n - 1).to(view.dtype)
     u, v = (part.expand_as(view) for part in torch.meshgrid(along, along, indexing="ij"))
     return torch.stack([grey, *contrast, known, u, v], dim=1).contiguous(memory_format=torch.channels_last)
-
-
-@cache
-def thickness_net() -> ThicknessNet:
-    """The network with its weights, in evaluation mode, float32."""
-    network = ThicknessNet()
-    state = torch.load(WEIGHTS, map_location="cpu", weights_only=True)
-    network.load_state_dict({name: value.float() for name, value in state.items()})
-    return network.eval()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .fine import FineGenerator
     from .generator import XReconGenerator
+    from .thickness import ThicknessNet
 
 SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
 LARGEST_SIZE = 512
@@ -72,11 +73,12 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     )
 
 
-def load_fine(path: str | Path, spatial_size: int = 224) -> FineGenerator:
+def load_fine(path: str | Path, thickness: str | Path, spatial_size: int = 224) -> FineGenerator:
     """A fine generator to train: of its own weights, or fresh around those of a coarse one.
 
     Args:
         path: weights of either.
+        thickness: weights of the :class:`~.thickness.ThicknessNet` of a fresh one.
         spatial_size: of a fresh one.
 
     Raises:
@@ -85,7 +87,32 @@ def load_fine(path: str | Path, spatial_size: int = 224) -> FineGenerator:
     from .fine import FineGenerator, warm_start
 
     found = load_generator(path)
-    return found if isinstance(found, FineGenerator) else warm_start(FineGenerator(spatial_size), found)
+    if isinstance(found, FineGenerator):
+        return found
+    return warm_start(FineGenerator(spatial_size), found, load_thickness(thickness))
+
+
+def load_thickness(path: str | Path) -> ThicknessNet:
+    """The network of thickness maps whose weights ``scripts/thickness_weights.py`` wrote, in float32.
+
+    Raises:
+        InputError: no such file, or not its weights.
+    """
+    import torch
+
+    from .thickness import ThicknessNet
+
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no weights here; make them with scripts/thickness_weights.py")
+    network = ThicknessNet()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except Exception as error:
+        raise InputError(
+            f"{path}: not the weights of the thickness maps; make them with scripts/thickness_weights.py"
+        ) from error
+    return network.eval()
 
 
 def save_weights(

@@ -109,12 +109,7 @@ def extend_scan(hu: np.ndarray, margin_mm: float = EXTENSION_MM) -> np.ndarray:
         ValueError: the scan shows no body.
     """
     step = frame.voxel_size(hu.shape[0])
-    area = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
-    if not area.any():
-        raise ValueError("the scan shows no body")
-    whole = np.flatnonzero(area > WHOLE_SECTION * np.median(area[area > 0]))
-    inner = slice(1, -1) if len(whole) > 2 else slice(None)
-    first, last = whole[inner][0], whole[inner][-1]
+    first, last = whole_sections(hu)
     margin = round(margin_mm / step)
     result = np.empty((*hu.shape[:2], hu.shape[2] + 2 * margin), hu.dtype)
     result[:, :, margin + first : margin + last + 1] = hu[:, :, first : last + 1]
@@ -124,6 +119,20 @@ def extend_scan(hu: np.ndarray, margin_mm: float = EXTENSION_MM) -> np.ndarray:
         for number, place in enumerate(places):
             result[:, :, place] = _section_beyond(section, (number + 1) * step, narrowest, step)
     return result
+
+
+def whole_sections(hu: np.ndarray) -> tuple[int, int]:
+    """First and last axial section of a scan ``(X, Y, Z)`` in HU that is not cut off, but for the outermost two.
+
+    Raises:
+        ValueError: the scan shows no body.
+    """
+    area = np.count_nonzero(hu > BODY_HU, axis=(0, 1))
+    if not area.any():
+        raise ValueError("the scan shows no body")
+    whole = np.flatnonzero(area > WHOLE_SECTION * np.median(area[area > 0]))
+    inner = slice(1, -1) if len(whole) > 2 else slice(None)
+    return int(whole[inner][0]), int(whole[inner][-1])
 
 
 def _soft_section(section: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from torch import nn
 
 from ..files import to_json, write_json
 from ..placement.radiographs import place_pair
-from .estimates import estimate_pair
+from .estimates import estimate
 from .predictor import describe, gate, origin, weights_record
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,14 @@ class ReportReconstructiond(MapTransform):
         keys: volumes ``(1, S, S, S)`` in HU, as :class:`~xrecon_bundle.transforms.PlaceInPatientd` left them: their
             metadata name the biplanar file, and where ``SaveImaged`` has saved them (with ``savepath_in_metadict``).
             MONAI Label does not let it save; then there is no file.
-        weights: file of the network's weights.
+        network: that made them.
+        weights: file of its weights.
         output_key: receives the report; MONAI Label sends its ``result`` along with the volume.
     """
 
-    def __init__(self, keys: KeysCollection, weights: str, output_key: str = "result") -> None:
+    def __init__(self, keys: KeysCollection, network: nn.Module, weights: str, output_key: str = "result") -> None:
         super().__init__(keys)
+        self.network = network
         self.weights = weights
         self.output_key = output_key
 
@@ -58,7 +61,7 @@ class ReportReconstructiond(MapTransform):
         quality = gate(placed, files, refuse=False)
         weights = weights_record(self.weights if Path(self.weights).is_file() else None)
         hu, affine = volume[0].numpy(force=True), volume.affine.numpy()
-        estimates = estimate_pair(files, placed)
+        estimates = estimate(placed.image, self.network)
         report = describe(hu, affine, placed, quality, estimates, origin(files, weights, volume.shape[-1]))
         for warning in report["warnings"]:
             logger.warning("%s: %s", files[0], warning)

@@ -1,71 +1,70 @@
-"""Volumes of lungs and free air, from the radiographs alone: what a reconstruction is too blurred to show."""
+"""Volumes of lungs and free air as the network itself sees them, with how far they may be wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import nn
 
-from ..frame import radiograph_to_unit
-from ..networks.fine import UNKNOWN
-from ..networks.thickness import PIXELS, thickness_net, volumes_of
-from ..placement.radiographs import PlacedPair, place_pair
+from ..frame import radiograph_to_unit, voxel_size
+from ..networks.fine import FineGenerator
+from ..segmentation.labels import SIDES
 
 COVERAGE = 0.9  # of the intervals
 NOTICE = (
     "The intervals hold for simulated radiographs. On real films nothing is promised: there pneumonia and uneven lungs "
-    "are taken for free air."
+    "can be taken for free air."
 )
 
 
-def estimate_pair(files: Sequence[Path], placed: PlacedPair, **loading: Any) -> dict[str, Any]:
-    """:func:`estimate` of a pair that was placed with ``loading``, and is again where that left too few pixels."""
-    if placed.image.shape[-1] < PIXELS:
-        placed = place_pair(files, PIXELS, **loading)
-    return estimate(placed.image)
-
-
-def estimate(image: torch.Tensor) -> dict[str, Any]:
-    """What :class:`~xrecon_bundle.networks.thickness.ThicknessNet` says of a placed pair.
+def estimate(image: torch.Tensor, generator: nn.Module) -> dict[str, Any] | None:
+    """What the network's coarse labels sum up to.
 
     Args:
-        image: ``(2, S, S)``, S of 160 or more, on the chest frame's detector, any grey scale, bright is dense; NaN
-            where a film shows nothing.
+        image: a placed pair ``(2, S, S)``, any grey scale, bright is dense; NaN where a film shows nothing.
+        generator: a :class:`~xrecon_bundle.networks.fine.FineGenerator`; another one has no labels.
+
+    Returns:
+        None without labels; else as :func:`estimate_labels`.
+    """
+    if not isinstance(generator, FineGenerator):
+        return None
+    unit = radiograph_to_unit(torch.as_tensor(image).float())
+    unit = torch.where(torch.isnan(unit), generator.unknown, unit).to(generator.interval.device)
+    with torch.inference_mode():
+        logits = generator.render_coarse(unit[None]).coarse_labels[0]
+    return estimate_labels(logits.argmax(0).numpy(force=True), generator.interval.tolist())
+
+
+def estimate_labels(labels: np.ndarray, interval: list[float]) -> dict[str, Any]:
+    """Volumes of a label map of the cube.
+
+    Args:
+        labels: ``(n, n, n)`` of :mod:`xrecon_bundle.segmentation.labels`.
+        interval: by how much the lungs' volume in ml, the free air's in ml and the occupancy are wrong at most in
+            :data:`COVERAGE` of all cases; NaN where that is not known.
 
     Returns:
         for ``right``, ``left`` and ``total`` ``lung_ml``, ``pneumothorax_ml`` and ``occupancy`` (free air / pleural
-        cavity, 0 to 1); for ``total`` also ``<name>_interval``, ``[low, high]``; ``coverage`` of the intervals, and a
-        ``notice``.
+        cavity, 0 to 1); for ``total`` also ``<name>_interval``, ``[low, high]``, where it is known; ``coverage`` of the
+        intervals, and a ``notice``.
     """
-    network = thickness_net()
-    with torch.inference_mode():
-        right_lung, left_lung, right_air, left_air = (
-            float(part) for part in volumes_of(network(_reduced(image)[None])[0])
-        )
-    sides = {"right": (right_lung, right_air), "left": (left_lung, left_air)}
-    sides["total"] = (right_lung + left_lung, right_air + left_air)
+    voxel_ml = voxel_size(len(labels)) ** 3 / 1000
+    counted = voxel_ml * np.bincount(labels.ravel(), minlength=5)
+    sides = {side: (float(counted[lung]), float(counted[air])) for side, (lung, air) in SIDES.items()}
+    sides["total"] = (float(counted[1] + counted[2]), float(counted[3] + counted[4]))
     result: dict[str, Any] = {
         name: {"lung_ml": lung, "pneumothorax_ml": air, "occupancy": air / max(lung + air, 1e-6)}
         for name, (lung, air) in sides.items()
     }
     total = result["total"]
-    limits = dict(zip(tuple(total), network.interval.tolist(), strict=True))
     highest = {"occupancy": 1.0}
+    limits = dict(zip(tuple(total), interval, strict=True))
     total |= {
         f"{name}_interval": [max(0.0, total[name] - by), min(highest.get(name, np.inf), total[name] + by)]
         for name, by in limits.items()
+        if np.isfinite(by)
     }
     return result | {"coverage": COVERAGE, "notice": NOTICE}
-
-
-def _reduced(image: torch.Tensor) -> torch.Tensor:
-    """The network's input ``(2, P, P)``."""
-    unit = radiograph_to_unit(torch.as_tensor(image).float())
-    known = (~torch.isnan(unit)).float()
-    both = torch.stack([torch.nan_to_num(unit), known])
-    grey, shown = F.interpolate(both, size=(PIXELS, PIXELS), mode="area")
-    return torch.where(shown > 0.99, grey / shown.clamp(min=0.5), UNKNOWN)

@@ -23,7 +23,7 @@ from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
-from .estimates import estimate_pair
+from .estimates import estimate
 
 NOTICE = "Computed from two radiographs. Not for diagnosis."
 
@@ -134,7 +134,7 @@ class Predictor:
         hu, labels, deviation = predict_all(placed.image, self.generator)
         tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
-        estimates = estimate_pair(paths, placed, **self.loading)
+        estimates = estimate(placed.image, self.generator)
         report = describe(hu, affine, placed, quality, estimates, self.origin(paths))
         return Reconstruction(hu, affine, paths, placed.image, report, labels, deviation)
 
@@ -195,7 +195,7 @@ def describe(
     affine: np.ndarray,
     placed: PlacedPair,
     quality: InputQuality,
-    estimates: dict[str, Any],
+    estimates: dict[str, Any] | None,
     origin: dict[str, Any],
 ) -> dict[str, Any]:
     """The report of a reconstruction ``(S, S, S)``: where it stands, how well it explains its radiographs, warnings."""

@@ -97,7 +97,8 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
     tables = [
         Table(f"Consistency {consistency['score']:.2f}: the CT against its radiographs", ["", "PA", "lateral"], rows)
     ]
-    tables.insert(0, estimates_table(report["estimates"]))
+    if report["estimates"] is not None:
+        tables.insert(0, estimates_table(report["estimates"]))
     if "pneumothorax" in report:
         tables.insert(0, pneumothorax_table(report["pneumothorax"]))
     overlays = [] if result.labels is None else [Overlay("labels of the network", result.labels)]
@@ -154,15 +155,17 @@ def pneumothorax_table(statistics: dict[str, Any]) -> Table:
 
 
 def estimates_table(estimates: dict[str, Any]) -> Table:
-    """Volumes from the radiographs alone, see :func:`.estimates.estimate`."""
+    """The volumes of the network's labels, see :func:`.estimates.estimate_labels`."""
     total = estimates["total"]
     rows = []
     for name, (title, scale, unit) in _ESTIMATES.items():
-        low, high = total[f"{name}_interval"]
-        interval = f"{scale * low:.0f} to {scale * high:.0f} {unit}"
+        interval = "not known"
+        if f"{name}_interval" in total:
+            low, high = total[f"{name}_interval"]
+            interval = f"{scale * low:.0f} to {scale * high:.0f} {unit}"
         values = [f"{scale * estimates[side][name]:.0f} {unit}" for side in (*SIDES, "total")]
         rows.append([title, *values, interval])
-    caption = f"Estimated from the radiographs alone. {estimates['notice']}"
+    caption = f"As the network sees them. {estimates['notice']}"
     return Table(caption, ["", *SIDES, "both", f"{100 * estimates['coverage']:.0f} % interval"], rows)
 
 

@@ -1,0 +1,130 @@
+"""Volumes of lung and free air by the fine network's labels: how right, and in which interval.
+
+python scripts/weights.py store --people FOLDER --folder STORE --spatial_size 112 --cases 600
+python scripts/weights.py store --people OTHERS --folder JUDGED --spatial_size 112 --cases 60 --judged True
+python scripts/estimates.py --store STORE --judged JUDGED   # prints docs/results/estimates.md
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from xrecon_bundle.cli import start
+from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
+from xrecon_bundle.datasets.training_store import SIZE, list_store
+from xrecon_bundle.files import InputError
+from xrecon_bundle.metrics import bland_altman, dice_score, pearson
+from xrecon_bundle.networks.fine import FineGenerator
+from xrecon_bundle.networks.weights import load_generator, save_weights
+from xrecon_bundle.workflows.estimates import COVERAGE, estimate_labels
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = str(ROOT / "models" / "fine.pt")
+HELD_OUT = ("LIDC-IDRI-0003",)
+STORE = str(Path.home() / ".cache" / "xrecon" / "coarse")
+MEASURES = ("lung_ml", "pneumothorax_ml", "occupancy")
+FOUND = 0.03  # occupancy from which on a pneumothorax is said to be found
+
+
+def scores(
+    weights: str = WEIGHTS,
+    store: str = STORE,
+    judged: str = "",
+    intervals: bool = False,
+    picture: str = "docs/images/estimates.png",
+) -> None:
+    """Say how well the estimates hold, of people held out and of others yet.
+
+    Args:
+        weights: of a fine network.
+        store: its cases of the people held out set the intervals.
+        judged: a store of other people yet, to judge by; the picture shows them.
+        intervals: write the intervals into the weights: the 90th percentile of the errors with films of the people
+            held out.
+        picture: scatter of occupancy, and Bland-Altman plot of the free air.
+    """
+    network = load_generator(weights)
+    if not isinstance(network, FineGenerator):
+        raise InputError(f"{weights}: these weights have no labels; give those of a fine network")
+    own = estimates(network, list_store(store, people=HELD_OUT))
+    if intervals:
+        errors = np.abs(own["films"][0] - own["films"][1])[:, : len(MEASURES)]
+        n = len(errors)
+        rank = min(n - 1, math.ceil(COVERAGE * (n + 1)) - 1)
+        network.interval.copy_(torch.from_numpy(np.sort(errors, axis=0)[rank]))
+        save_weights(network.state_dict(), weights, half=True)
+        print(f"intervals: +-{network.interval.tolist()} (lung mL, free air mL, occupancy) from {n} cases")
+    groups = {"held out": own} | ({"judged": estimates(network, list_store(judged))} if judged else {})
+    for group, seen in groups.items():
+        for look, (found, truth) in seen.items():
+            print_row(f"{group}, {look}", found, truth, network.interval.numpy())
+    draw(*groups[list(groups)[-1]]["films"], ROOT / picture)
+
+
+def print_row(name: str, found: np.ndarray, truth: np.ndarray, interval: np.ndarray) -> None:
+    """A row of the table; ``found`` and ``truth`` as :func:`estimates` gives them."""
+    inside = (np.abs(found - truth)[:, : len(MEASURES)] <= interval).mean(axis=0)
+    ill, large = truth[:, 2] > 0, truth[:, 2] >= 0.1
+    correlations = " | ".join(r_of(found[:, part], truth[:, part]) for part in range(3))
+    print(
+        f"| {name} | {len(found)} | {correlations} | {100 * found[~ill, 2].max(initial=0):.1f} % "
+        f"| {np.count_nonzero(found[~ill, 2] > FOUND)} of {np.count_nonzero(~ill)} "
+        f"| {np.count_nonzero(found[ill & ~large, 2] > FOUND)} of {np.count_nonzero(ill & ~large)} "
+        f"| {np.count_nonzero(found[large, 2] > FOUND)} of {np.count_nonzero(large)} "
+        f"| {np.median(found[:, 3]):.2f} | {', '.join(f'{100 * share:.0f} %' for share in inside)} |"
+    )
+
+
+def estimates(network: FineGenerator, cases: list[Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """:data:`MEASURES` and the Dice of the pleural cavities, ``(n, 4)`` found and true, by look."""
+    film, place = film_and_placement(SIZE)
+    result: dict[str, tuple[list, list]] = {"films": ([], []), "line integrals": ([], [])}
+    for number, case in enumerate(tqdm(cases)):
+        labels = np.load(case / "coarse_labels.npy")
+        truth = np.where(labels <= 4, labels, 0)
+        film.set_random_state(number)
+        place.set_random_state(number)
+        for look, image in {"films": draw_film(case, film, place), "line integrals": line_integrals(case)}.items():
+            with torch.inference_mode():
+                found = network.render_coarse(image[None].float()).coarse_labels[0].argmax(0).numpy()
+            dice = dice_score(found > 0, truth > 0)
+            for kept, labels in zip(result[look], (found, truth), strict=True):
+                total = estimate_labels(labels, [np.nan] * 3)["total"]
+                kept.append([*(total[measure] for measure in MEASURES), dice])
+    return {look: (np.array(found), np.array(truth)) for look, (found, truth) in result.items()}
+
+
+def draw(found: np.ndarray, truth: np.ndarray, path: Path) -> None:
+    """Write scatter and Bland-Altman plot."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2))
+    left.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    left.scatter(truth[:, 2], found[:, 2], s=14)
+    left.set(xlabel="true occupancy", ylabel="estimated", title=f"{len(found)} simulated film pairs")
+    mean, difference = (found[:, 1] + truth[:, 1]) / 2, found[:, 1] - truth[:, 1]
+    right.scatter(mean, difference, s=14)
+    agreement = bland_altman(truth[:, 1], found[:, 1])
+    for at in (agreement.bias.value, agreement.lower.value, agreement.upper.value):
+        right.axhline(at, color="grey", linewidth=1)
+        right.annotate(f"{at:.0f}", (mean.max(), at), fontsize=8, va="bottom", ha="right")
+    right.set(xlabel="mean of both, mL", ylabel="estimated - true free air, mL", title="Bland-Altman")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def r_of(found: np.ndarray, truth: np.ndarray) -> str:
+    """Pearson's r with its 95 % interval."""
+    result = pearson(found, truth)
+    return f"{result.value:.2f} ({result.low:.2f} to {result.high:.2f})"
+
+
+if __name__ == "__main__":
+    start(scores)
