@@ -10,7 +10,8 @@ from xrecon_bundle.frame import voxel_size
 from xrecon_bundle.networks.fine import FineGenerator
 from xrecon_bundle.networks.generator import build_generator
 from xrecon_bundle.networks.thickness import PIXELS, ThicknessNet, reduced, thickness_maps
-from xrecon_bundle.workflows.estimates import estimate, estimate_labels
+from xrecon_bundle.workflows.estimates import estimate_labels
+from xrecon_bundle.workflows.predictor import estimate, predict_all
 
 UNKNOWN_INTERVAL = [float("nan")] * 3
 
@@ -61,6 +62,7 @@ def test_what_is_estimated_is_what_the_network_labels():
     image = 1000 * torch.rand(2, 64, 64)
     image[:, :5] = torch.nan
     found = estimate(image, network)
+    assert predict_all(image, network).estimates == found
     unit = torch.where(torch.isnan(image), network.unknown, (image - 0) / 1000)[None]
     with torch.no_grad():
         labels = network.render_coarse(unit).coarse_labels[0].argmax(0)

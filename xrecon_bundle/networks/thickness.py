@@ -6,7 +6,7 @@ A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm 
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,21 +65,6 @@ class ThicknessNet(nn.Module):
             skips[view][-1] = skips[view][-1] + self.tell[view](deepest[1 - view])[:, :, None, None]
             features.append(F.relu(self.norms[view](net.decode(skips[view])[0])))
         return [head(of_view) for head, of_view in zip(self.heads, features, strict=True)], features
-
-
-class Volumes(NamedTuple):
-    """Volumes in ml that a PA view's maps sum up to, ``(B,)`` each."""
-
-    right_lung: Tensor
-    left_lung: Tensor
-    right_air: Tensor
-    left_air: Tensor
-
-
-def volumes_of(maps: Tensor) -> Volumes:
-    """Of the PA view's maps ``(B, 4, n, n)``; none is below 0."""
-    pixel_mm = REDUCED * frame.EDGE_MM / maps.shape[-1]
-    return Volumes(*(maps.sum((2, 3)) * UNIT_MM * pixel_mm**2 / 1000).clamp(min=0).unbind(1))
 
 
 def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .generator import XReconGenerator
     from .thickness import ThicknessNet
 
-SPATIAL_SIZE = 64  # of weights that do not say it, and of those in models/; the same as in configs/ (a test compares)
+SPATIAL_SIZE = 64  # of weights that do not say it; the same as in the configs that train (a test compares)
 LARGEST_SIZE = 512
 FINE = "fine"
 

@@ -15,8 +15,7 @@ from torch import nn
 
 from ..files import to_json, write_json
 from ..placement.radiographs import place_pair
-from .estimates import estimate
-from .predictor import describe, gate, origin, weights_record
+from .predictor import describe, estimate, gate, origin, weights_record
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from ..frame import radiograph_to_unit, voxel_size
-from ..networks.fine import FineGenerator
+from ..frame import voxel_size
 from ..segmentation.labels import SIDES
 
 COVERAGE = 0.9  # of the intervals
@@ -17,25 +14,6 @@ NOTICE = (
     "The intervals hold for simulated radiographs. On real films nothing is promised: there pneumonia and uneven lungs "
     "can be taken for free air."
 )
-
-
-def estimate(image: torch.Tensor, generator: nn.Module) -> dict[str, Any] | None:
-    """What the network's coarse labels sum up to.
-
-    Args:
-        image: a placed pair ``(2, S, S)``, any grey scale, bright is dense; NaN where a film shows nothing.
-        generator: a :class:`~xrecon_bundle.networks.fine.FineGenerator`; another one has no labels.
-
-    Returns:
-        None without labels; else as :func:`estimate_labels`.
-    """
-    if not isinstance(generator, FineGenerator):
-        return None
-    unit = radiograph_to_unit(torch.as_tensor(image).float())
-    unit = torch.where(torch.isnan(unit), generator.unknown, unit).to(generator.interval.device)
-    with torch.inference_mode():
-        logits = generator.render_coarse(unit[None]).coarse_labels[0]
-    return estimate_labels(logits.argmax(0).numpy(force=True), generator.interval.tolist())
 
 
 def estimate_labels(labels: np.ndarray, interval: list[float]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
 from ..quality.consistency import LOW_SCORE
-from .estimates import estimate
+from .estimates import estimate_labels
 
 NOTICE = "Computed from two radiographs. Not for diagnosis."
 
@@ -58,11 +58,13 @@ class Prediction(NamedTuple):
         hu: ``(S, S, S)`` int16 HU, LPI.
         labels: see :class:`Reconstruction`.
         deviation: see :class:`Reconstruction`.
+        estimates: volumes of the coarse labels, see :func:`.estimates.estimate_labels`.
     """
 
     hu: np.ndarray
     labels: np.ndarray | None = None
     deviation: np.ndarray | None = None
+    estimates: dict[str, Any] | None = None
 
 
 class Predictor:
@@ -131,10 +133,9 @@ class Predictor:
         placed = self.read(paths)
         quality = gate(placed, paths, refuse=not self.loading.get("accept_any_view"))
         tell("reconstructing", 0.2)
-        hu, labels, deviation = predict_all(placed.image, self.generator)
+        hu, labels, deviation, estimates = predict_all(placed.image, self.generator)
         tell("comparing with the radiographs", 0.6)
         affine = reconstruction_affine(placed.affine, placed.image.shape[-1], len(hu))
-        estimates = estimate(placed.image, self.generator)
         report = describe(hu, affine, placed, quality, estimates, self.origin(paths))
         return Reconstruction(hu, affine, paths, placed.image, report, labels, deviation)
 
@@ -173,7 +174,24 @@ def predict_all(image: torch.Tensor, generator: nn.Module) -> Prediction:
         rendering = generator.render(_network_input(image, generator))
         labels = rendering.labels[0].argmax(0).to(torch.uint8)
         deviation = (0.5 * rendering.log_variance[0, 0].float()).exp() * frame.HU_SPAN
-    return Prediction(_to_hu(rendering.volume[0, 0]), _doubled(labels), _doubled(deviation.round().short()))
+    estimates = _estimates(rendering.coarse_labels, generator)
+    return Prediction(_to_hu(rendering.volume[0, 0]), _doubled(labels), _doubled(deviation.round().short()), estimates)
+
+
+def estimate(image: torch.Tensor, generator: nn.Module) -> dict[str, Any] | None:
+    """The estimates of :func:`predict_all` without its volume; None where the generator has no labels.
+
+    Arguments as :func:`predict`.
+    """
+    if not isinstance(generator, FineGenerator):
+        return None
+    with torch.inference_mode():
+        logits = generator.render_coarse(_network_input(image, generator)).coarse_labels
+    return _estimates(logits, generator)
+
+
+def _estimates(logits: torch.Tensor, generator: FineGenerator) -> dict[str, Any]:
+    return estimate_labels(logits[0].argmax(0).numpy(force=True), generator.interval.tolist())
 
 
 def _network_input(image: torch.Tensor, generator: nn.Module) -> torch.Tensor:
