@@ -21,15 +21,18 @@ from torch import Tensor, nn
 from .. import frame
 from ..projection.geometry import ConeBeamGeometry
 from .generator import VIEWS, XReconGenerator, build_generator, say_size
+from .data_consistency import match_greys, missing, reproject
 from .thickness import PARTS, UNKNOWN, ThicknessNet, reduced
-from .unet import UNet
+from .unet import Residual, UNet
 
+MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 DEPTHS = 4  # voxels in a row that see one place of the radiograph
 SLAB = 16  # slices that are rendered at once
 LOGIT_GAIN = 10.0  # Adam moves every weight by the same small step, and logits have far to go
 JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-Net, of the change that comes out
+MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
 FREE_AIR = (-1000.0 - frame.AIR_HU) / frame.HU_SPAN  # in network units
 LOG_VARIANCE = -6.0  # at first: a deviation of 0.05, 125 HU
 
@@ -106,10 +109,14 @@ class FineGenerator(nn.Module):
         self.coarse = build_generator("compact", coarse_size).requires_grad_(False).eval()
         self.thickness = ThicknessNet().requires_grad_(False).eval()
         lifted = sum(len(parts) + self.thickness.features for parts in PARTS.values())
-        self.join = UNet(nn.Conv3d(1 + lifted + 3, coarse_channels[0], 1), coarse_channels, 3)
+        self.join = UNet(nn.Conv3d(1 + lifted + 3 + MISSING, coarse_channels[0], 1), coarse_channels, 3)
         self.join_norm = nn.GroupNorm(coarse_channels[0] // 8, coarse_channels[0])
         self.join_head = nn.Conv3d(coarse_channels[0], 1 + LABELS, 1)
-        self.images = nn.ModuleList(UNet(nn.Conv2d(2, image_channels[0], 5, padding=2), image_channels) for _ in VIEWS)
+        self.refine = nn.Sequential(
+            nn.Conv3d(coarse_channels[0] + 1 + MISSING, coarse_channels[0], 1), Residual(coarse_channels[0], 3)
+        )
+        self.refine_head = nn.Conv3d(coarse_channels[0], 1 + LABELS, 1)
+        self.images = nn.ModuleList(UNet(nn.Conv2d(3, image_channels[0], 5, padding=2), image_channels) for _ in VIEWS)
         self.to_middle = nn.Conv3d(coarse_channels[0] + 1, middle_channels, 1)
         self.image_to_middle = nn.ModuleList(nn.Conv2d(image_channels[1], middle_channels, 1) for _ in VIEWS)
         self.place = nn.Linear(3, middle_channels, bias=False)
@@ -130,7 +137,7 @@ class FineGenerator(nn.Module):
 
     def modules_that_start_at_zero(self) -> list[nn.Conv3d]:
         """The layers by which the network at first adds nothing to its coarse one."""
-        return [self.head, self.middle_head, self.join_head]
+        return [self.head, self.middle_head, self.join_head, self.refine_head]
 
     def train(self, mode: bool = True) -> FineGenerator:
         """As every module's; what is frozen stays in evaluation mode."""
@@ -152,8 +159,8 @@ class FineGenerator(nn.Module):
             edge: of the block, a multiple of 4.
         """
         size = self.spatial_size
-        images = self._encode(image)
         coarse, coarse_labels, features = self._join(image)
+        images = self._encode(image, _coarse_rendering(coarse, coarse_labels).coarse)
         joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
         middle = self._middle(joined, [of_view[1] for of_view in images], first, extent)
@@ -181,10 +188,34 @@ class FineGenerator(nn.Module):
         """The coarse volume without free air, the labels' logits, and the features ``(B, C, c, c, c)`` of both."""
         with torch.no_grad():
             coarse, seen = self._see(image)
-        joined = self.join(seen)[0]
-        features = F.relu(self.join_norm(joined))
+            pair = self._small(image)
+            seen = torch.cat([seen, self._lacking(coarse, *pair)], dim=1)
+        features = F.relu(self.join_norm(self.join(seen)[0]))
         change, labels = self.join_head(features).float().split([1, LABELS], dim=1)
-        return coarse + CHANGE_GAIN * change, LOGIT_GAIN * labels, features
+        coarse, labels = coarse + CHANGE_GAIN * change, LOGIT_GAIN * labels
+        with torch.no_grad():
+            so_far = _coarse_rendering(coarse, labels).coarse
+            lacking = self._lacking(so_far, *pair)
+        refined = self.refine(torch.cat([features, JOIN_GAIN * so_far, lacking], dim=1))
+        change, more = self.refine_head(F.relu(refined)).float().split([1, LABELS], dim=1)
+        return coarse + CHANGE_GAIN * change, labels + LOGIT_GAIN * more, features
+
+    def _small(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """A pair's grey levels at the coarse size, and where they are wholly known."""
+        known = (image >= 0).float()
+        size = (self.coarse.spatial_size,) * 2
+        grey, shown = (F.interpolate(part, size=size, mode="area") for part in (image * known, known))
+        whole = (shown > 0.99).float()
+        return grey.float() / shown.clamp(min=0.5) * whole, whole
+
+    def _lacking(self, volume: Tensor, grey: Tensor, known: Tensor) -> Tensor:
+        """``(B, MISSING, c, c, c)``: what a coarse volume lacks to explain its radiographs."""
+        with torch.autocast(volume.device.type, enabled=False):
+            change, difference = missing(volume.float(), grey, known)
+            n = volume.shape[-1]
+            at = [torch.arange(n, device=volume.device)] * 3
+            lifted = [lift(DIFFERENCE_GAIN * difference[:, view, None], view, at, n) for view in range(len(VIEWS))]
+        return torch.cat([MISSING_GAIN * change, *lifted], dim=1)
 
     def _see(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the frozen parts make of a pair: their coarse volume, and all that the U-Net takes, at the same size."""
@@ -201,14 +232,19 @@ class FineGenerator(nn.Module):
         place = torch.stack(torch.meshgrid(along, along, along, indexing="ij")).expand(len(coarse), -1, -1, -1, -1)
         return coarse, torch.cat([JOIN_GAIN * coarse, *lifted, place], dim=1)
 
-    def _encode(self, image: Tensor) -> list[list[Tensor]]:
+    def _encode(self, image: Tensor, coarse: Tensor) -> list[list[Tensor]]:
         """Of each view the features at S, S/2, ... S/16."""
-        return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image), strict=True)]
+        return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image, coarse), strict=True)]
 
-    def _views(self, image: Tensor) -> list[Tensor]:
-        """Of each view its grey levels, 0 where unknown, and where it is known."""
+    def _views(self, image: Tensor, coarse: Tensor) -> list[Tensor]:
+        """Of each view its grey levels, 0 where unknown, where it is known, and what the coarse volume lacks of it."""
         known = (image >= 0).to(image.dtype)
-        return [torch.stack([image[:, view] * known[:, view], known[:, view]], dim=1) for view in range(len(VIEWS))]
+        grey = image * known
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            projected = reproject(coarse.float().clamp(min=0), image.shape[-1])
+            difference = known * (match_greys(grey, projected, known) - projected)
+        parts = torch.stack([grey, known, DIFFERENCE_GAIN * difference], dim=2)
+        return [parts[:, view] for view in range(len(VIEWS))]
 
     def _middle(
         self, joined: Tensor, images: list[Tensor], start: tuple[int, int, int], extent: tuple[int, int, int]

@@ -1,0 +1,162 @@
+"""What a coarse volume lacks to explain its radiographs: a step of iterative reconstruction, for a network to learn from.
+
+A network that only sees pictures of many patients draws the average of all who look alike. Projected again, its volume
+shows where this patient differs. Here the difference is distributed along the rays (regularised least squares, a few
+steps of the conjugate gradient method), and a network learns how much of it to believe: a learned iterative
+reconstruction as Adler & Oektem, Learned primal-dual reconstruction, arXiv 1707.06474, with radiographs whose grey
+levels are unknown.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import frame
+from ..projection.geometry import ConeBeamGeometry
+
+VIEWS = (ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)
+DEPTH = (1, 0)  # the axis along which a view looks
+DEGREE = 3  # of the polynomial from grey levels to line integrals
+DARK = 0.03  # of either scale: what is darker in both is beside the body
+BODY = 0.25  # network units, -400 HU
+OUTSIDE = 0.15  # how much beside the body may change, relative to the body
+SMOOTH_VOXELS = 1.0  # standard deviation of the changes' Gaussian
+NOISE = 0.05  # of the line integrals, relative to what a voxel's change of 1 does
+ROUNDS, STEPS = 2, 6  # of the grey levels' fit, of conjugate gradients in each
+
+
+def reproject(volume: Tensor, pixels: int) -> Tensor:
+    """Line integrals ``(B, 2, pixels, pixels)`` of ``(B, 1, n, n, n)``, in units of the cube's edge.
+
+    The same numbers as :class:`~xrecon_bundle.projection.projector.Projector`'s. As both views look along an axis, each
+    slice across it is resampled along rows and along columns, which are matrix products.
+    """
+    views = []
+    for view in range(2):
+        rows, columns, length = _resampling(view, volume.shape[-1], pixels, volume.device)
+        slices = volume[:, 0].movedim(1 + DEPTH[view], 1)
+        views.append((rows @ (slices @ columns.mT)).sum(1) * length)
+    return torch.stack(views, 1)
+
+
+def back_project(images: Tensor, size: int) -> Tensor:
+    """The transpose of :func:`reproject`: ``(B, 2, P, P)`` to ``(B, 1, size, size, size)``."""
+    volume = images.new_zeros(len(images), size, size, size)
+    for view in range(2):
+        rows, columns, length = _resampling(view, size, images.shape[-1], images.device)
+        slices = rows.mT @ (images[:, view] * length)[:, None] @ columns
+        volume = volume + slices.movedim(1, 1 + DEPTH[view])
+    return volume[:, None]
+
+
+def match_greys(image: Tensor, projected: Tensor, known: Tensor) -> Tensor:
+    """The polynomial of an image's grey levels that comes closest to the line integrals of a volume.
+
+    Exposure and tone curve of a film are unknown.
+
+    Args:
+        image: ``(B, 2, P, P)``, grey levels.
+        projected: likewise, line integrals of a volume that is about right.
+        known: likewise, 1 where the film shows something, else 0.
+
+    Returns:
+        Line integrals ``(B, 2, P, P)``, 0 where nothing is known.
+    """
+    weight = known * ((image > DARK) | (projected > DARK)).to(image.dtype)
+    inner = functools.partial(_inner, weight=weight)
+    basis: list[Tensor] = []
+    matched = torch.zeros_like(image)
+    for degree in range(DEGREE + 1):
+        power = image**degree
+        for other in basis:  # Gram and Schmidt's: a system of equations cannot be exported
+            power = power - inner(power, other) * other
+        power = power / inner(power, power).clamp(min=1e-8).sqrt()
+        basis.append(power)
+        matched = matched + inner(projected, power) * power
+    return matched * known
+
+
+def missing(volume: Tensor, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """What to add to a volume that it may explain its radiographs.
+
+    Args:
+        volume: ``(B, 1, n, n, n)`` in network units.
+        image: ``(B, 2, P, P)``, grey levels of the radiographs.
+        known: likewise, 1 where a film shows something, else 0.
+
+    Returns:
+        The change ``(B, 1, n, n, n)``, and the difference ``(B, 2, P, P)`` of the radiographs from the projected volume
+        without it, in units of the cube's edge.
+    """
+    n, pixels = volume.shape[-1], image.shape[-1]
+    near_body = (4 * _smooth(_smooth((volume > BODY).to(volume.dtype)))).clamp(max=1)
+    prior = OUTSIDE + (1 - OUTSIDE) * near_body
+
+    def change_of(z: Tensor) -> Tensor:
+        return prior * _smooth(z)
+
+    def normal(z: Tensor) -> Tensor:
+        return adjoint(reproject(change_of(z), pixels)) + NOISE**2 * z
+
+    def adjoint(images: Tensor) -> Tensor:
+        return _smooth(prior * back_project(images * known, n))
+
+    projected = reproject(volume.clamp(min=0), pixels)
+    z = torch.zeros_like(volume)
+    difference = torch.zeros_like(image)
+    for _ in range(ROUNDS):
+        difference = known * (match_greys(image, projected + reproject(change_of(z), pixels), known) - projected)
+        residual = adjoint(difference) - normal(z)
+        direction, squared = residual, _squared(residual)
+        for _ in range(STEPS):
+            image_of_direction = normal(direction)
+            step = squared / (direction * image_of_direction).sum((1, 2, 3, 4), keepdim=True).clamp(min=1e-12)
+            z = z + step * direction
+            residual = residual - step * image_of_direction
+            before, squared = squared, _squared(residual)
+            direction = residual + squared / before.clamp(min=1e-12) * direction
+    return change_of(z), difference
+
+
+def _inner(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    return (weight * a * b).mean((2, 3), keepdim=True)
+
+
+def _squared(x: Tensor) -> Tensor:
+    return x.square().sum((1, 2, 3, 4), keepdim=True)
+
+
+def _smooth(volume: Tensor) -> Tensor:
+    n = volume.shape[-1]
+    kernel = _gaussian(n, volume.device)
+    z = volume.reshape(-1, n) @ kernel
+    y = kernel @ z.reshape(-1, n, n)
+    return (kernel @ y.reshape(-1, n, n * n)).reshape(volume.shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _gaussian(n: int, device: torch.device) -> Tensor:
+    """Symmetric ``(n, n)``; what would lie outside is lost."""
+    at = torch.arange(n, device=device)
+    away = (at[:, None] - at) / SMOOTH_VOXELS
+    kernel = torch.exp(-0.5 * away**2) * (away.abs() <= 3)
+    return kernel / kernel[n // 2].sum()
+
+
+@functools.lru_cache(maxsize=16)
+def _resampling(view: int, n: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each slice ``(n, pixels, n)`` along rows and along columns, and the length of rays ``(pixels, pixels)``."""
+    depth = DEPTH[view]
+    point, direction = (rays[0] for rays in VIEWS[view](pixels).rays(torch.zeros(1, 6)))
+    slices = (torch.arange(n) - (n - 1) / 2) * frame.voxel_size(n)
+    along = (slices[:, None, None] - point[..., depth]) / direction[..., depth]
+    length = direction.norm(dim=-1) / direction[..., depth].abs() / n
+    matrices = []
+    for axis, where in ((1 - depth, (slice(None), 0)), (2, (0, slice(None)))):
+        place = (point[..., axis] + along * direction[..., axis])[:, *where] / frame.voxel_size(n) + (n - 1) / 2
+        matrices.append((1 - (place[..., None] - torch.arange(n)).abs()).clamp(min=0).to(device))
+    return matrices[0], matrices[1], length.to(device)
