@@ -1,9 +1,9 @@
-"""What a coarse volume lacks to explain its radiographs: a step of iterative reconstruction, for a network to learn from.
+"""What a volume lacks to explain its radiographs: a step of iterative reconstruction, for a network to learn from.
 
 A network that only sees pictures of many patients draws the average of all who look alike. Projected again, its volume
 shows where this patient differs. Here the difference is distributed along the rays (regularised least squares, a few
 steps of the conjugate gradient method), and a network learns how much of it to believe: a learned iterative
-reconstruction as Adler & Oektem, Learned primal-dual reconstruction, arXiv 1707.06474, with radiographs whose grey
+reconstruction as Adler & Öktem, Learned primal-dual reconstruction, arXiv 1707.06474, with radiographs whose grey
 levels are unknown.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import frame
@@ -26,7 +25,7 @@ BODY = 0.25  # network units, -400 HU
 OUTSIDE = 0.15  # how much beside the body may change, relative to the body
 SMOOTH_VOXELS = 1.0  # standard deviation of the changes' Gaussian
 NOISE = 0.05  # of the line integrals, relative to what a voxel's change of 1 does
-ROUNDS, STEPS = 2, 6  # of the grey levels' fit, of conjugate gradients in each
+STEPS = 6  # of conjugate gradients
 
 
 def reproject(volume: Tensor, pixels: int) -> Tensor:
@@ -80,13 +79,14 @@ def match_greys(image: Tensor, projected: Tensor, known: Tensor) -> Tensor:
     return matched * known
 
 
-def missing(volume: Tensor, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def missing(volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2) -> tuple[Tensor, Tensor]:
     """What to add to a volume that it may explain its radiographs.
 
     Args:
         volume: ``(B, 1, n, n, n)`` in network units.
         image: ``(B, 2, P, P)``, grey levels of the radiographs.
         known: likewise, 1 where a film shows something, else 0.
+        rounds: how often the grey levels are matched; the second time with what the first one changed.
 
     Returns:
         The change ``(B, 1, n, n, n)``, and the difference ``(B, 2, P, P)`` of the radiographs from the projected volume
@@ -108,7 +108,7 @@ def missing(volume: Tensor, image: Tensor, known: Tensor) -> tuple[Tensor, Tenso
     projected = reproject(volume.clamp(min=0), pixels)
     z = torch.zeros_like(volume)
     difference = torch.zeros_like(image)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         difference = known * (match_greys(image, projected + reproject(change_of(z), pixels), known) - projected)
         residual = adjoint(difference) - normal(z)
         direction, squared = residual, _squared(residual)

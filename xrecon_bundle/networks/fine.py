@@ -4,10 +4,14 @@ Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D con
 runs at 64^3. A 2D network sees lines and textures that 64 x 64 pixels do not show, a pneumothorax first of all
 (:class:`~.thickness.ThicknessNet`). Neither is trained further. The latter's maps and features are looked up where each
 voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
-together: labels, and a better coarse volume. What is finer comes from 2D encoders of the full radiographs, looked up
-likewise and joined with the U-Net's features by two small 3D convolutions at half size and by 1x1x1 layers at full
-size. These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse
-volume plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
+together: labels, and a better coarse volume. Before and after it the coarse volume is projected again, and what it
+lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are told.
+
+What is finer comes from 2D encoders of the full radiographs, which see what the projected coarse volume lacks of them,
+looked up likewise and joined with the U-Net's features by two small 3D convolutions at half size and by 1x1x1 layers at
+full size; and from what the coarse volume lacks at half size, of which they decide how much is believed at each place.
+These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse volume
+plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ from torch import Tensor, nn
 
 from .. import frame
 from ..projection.geometry import ConeBeamGeometry
-from .generator import VIEWS, XReconGenerator, build_generator, say_size
 from .data_consistency import match_greys, missing, reproject
+from .generator import VIEWS, XReconGenerator, build_generator, say_size
 from .thickness import PARTS, UNKNOWN, ThicknessNet, reduced
 from .unet import Residual, UNet
 
 MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
+BANDS = 2  # of what a volume lacks at half size: coarse and fine detail
+BAND_VOXELS = 9  # of half size, an average over so many parts them
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 DEPTHS = 4  # voxels in a row that see one place of the radiograph
@@ -47,6 +53,22 @@ class CoarseRendering(NamedTuple):
 
     coarse: Tensor
     coarse_labels: Tensor
+
+
+class Sight(NamedTuple):
+    """What the coarse part hands to the fine one.
+
+    Attributes:
+        coarse: ``(B, 1, c, c, c)`` in network units, without free air.
+        labels: ``(B, 5, c, c, c)`` logits.
+        features: ``(B, C, c, c, c)``.
+        lacking: ``(B, BANDS, S/2, S/2, S/2)``, what the coarse volume lacks to explain its radiographs.
+    """
+
+    coarse: Tensor
+    labels: Tensor
+    features: Tensor
+    lacking: Tensor
 
 
 class Rendering(NamedTuple):
@@ -121,7 +143,8 @@ class FineGenerator(nn.Module):
         self.image_to_middle = nn.ModuleList(nn.Conv2d(image_channels[1], middle_channels, 1) for _ in VIEWS)
         self.place = nn.Linear(3, middle_channels, bias=False)
         self.middle = nn.ModuleList(nn.Conv3d(middle_channels, middle_channels, 3) for _ in range(2))
-        self.middle_head = nn.Conv3d(middle_channels, 1 + LABELS, 1)
+        self.lacking_to_middle = nn.Conv3d(BANDS, middle_channels, 1)
+        self.middle_head = nn.Conv3d(middle_channels, 1 + LABELS + BANDS, 1)
         self.to_fine = nn.Conv3d(middle_channels, fine_channels, 1)
         self.image_to_fine = nn.ModuleList(nn.Conv2d(image_channels[0], fine_channels, 1) for _ in VIEWS)
         self.fine = nn.Conv3d(fine_channels, fine_channels, 1)
@@ -138,6 +161,12 @@ class FineGenerator(nn.Module):
     def modules_that_start_at_zero(self) -> list[nn.Conv3d]:
         """The layers by which the network at first adds nothing to its coarse one."""
         return [self.head, self.middle_head, self.join_head, self.refine_head]
+
+    def freeze_coarse(self) -> FineGenerator:
+        """Train the fine part alone from here on."""
+        for part in (self.join, self.join_norm, self.join_head, self.refine, self.refine_head):
+            part.requires_grad_(False)
+        return self
 
     def train(self, mode: bool = True) -> FineGenerator:
         """As every module's; what is frozen stays in evaluation mode."""
@@ -158,17 +187,30 @@ class FineGenerator(nn.Module):
             start: first voxel of the block along x, y and z, multiples of 4; None: the whole volume.
             edge: of the block, a multiple of 4.
         """
+        return self.render_fine(image, self.see(image), start, edge)
+
+    def see(self, image: Tensor) -> Sight:
+        """All of :meth:`render` that does not depend on the block."""
+        coarse, labels, features = self._join(image)
+        lacking = self._lacking_at_half_size(_coarse_rendering(coarse, labels).coarse, image)
+        return Sight(coarse, labels, features, lacking)
+
+    def render_fine(
+        self, image: Tensor, sight: Sight, start: tuple[int, int, int] | None = None, edge: int = 0
+    ) -> Rendering:
+        """:meth:`render` with what :meth:`see` gave."""
         size = self.spatial_size
-        coarse, coarse_labels, features = self._join(image)
+        coarse, coarse_labels, features, lacking = sight
         images = self._encode(image, _coarse_rendering(coarse, coarse_labels).coarse)
         joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
-        middle = self._middle(joined, [of_view[1] for of_view in images], first, extent)
+        middle = self._middle(joined, [of_view[1] for of_view in images], lacking, first, extent)
         # One voxel more at either end, which the up-sampling needs.
-        log_variance, labels = _pointwise(self.middle_head, middle).float().split([1, LABELS], dim=1)
+        log_variance, labels, believed = _pointwise(self.middle_head, middle).float().split([1, LABELS, BANDS], dim=1)
         at = [torch.arange(n, device=image.device) + a // 2 - 1 for a, n in zip(first, middle.shape[2:], strict=True)]
         labels = LOGIT_GAIN * labels + upsample(coarse_labels, at, size // 2)
         air = _doubled(_free_air(labels))
+        change = _doubled((believed * _block(lacking, at)).sum(1, keepdim=True))
         log_variance, labels = (part[:, :, 1:-1, 1:-1, 1:-1] for part in (log_variance, labels))
         fine = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
         slab = extent[0] if start is not None else SLAB
@@ -177,7 +219,7 @@ class FineGenerator(nn.Module):
             here = _doubled(_pointwise(self.to_fine, middle[:, :, x // 2 : (x + slab) // 2 + 2]))
             place = (first[0] + x, first[1], first[2])
             parts.append(self._fine(here, fine, coarse, place, (slab, *extent[1:])))
-        volume = _with_air(torch.cat(parts, dim=2), air)
+        volume = _with_air(torch.cat(parts, dim=2) + change, air)
         return Rendering(volume, labels, log_variance, *_coarse_rendering(coarse, coarse_labels))
 
     def render_coarse(self, image: Tensor) -> CoarseRendering:
@@ -188,7 +230,7 @@ class FineGenerator(nn.Module):
         """The coarse volume without free air, the labels' logits, and the features ``(B, C, c, c, c)`` of both."""
         with torch.no_grad():
             coarse, seen = self._see(image)
-            pair = self._small(image)
+            pair = self._small(image, coarse.shape[-1])
             seen = torch.cat([seen, self._lacking(coarse, *pair)], dim=1)
         features = F.relu(self.join_norm(self.join(seen)[0]))
         change, labels = self.join_head(features).float().split([1, LABELS], dim=1)
@@ -200,11 +242,10 @@ class FineGenerator(nn.Module):
         change, more = self.refine_head(F.relu(refined)).float().split([1, LABELS], dim=1)
         return coarse + CHANGE_GAIN * change, labels + LOGIT_GAIN * more, features
 
-    def _small(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """A pair's grey levels at the coarse size, and where they are wholly known."""
+    def _small(self, image: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """A pair's grey levels at a smaller size, and where they are wholly known."""
         known = (image >= 0).float()
-        size = (self.coarse.spatial_size,) * 2
-        grey, shown = (F.interpolate(part, size=size, mode="area") for part in (image * known, known))
+        grey, shown = (F.interpolate(part, size=(size, size), mode="area") for part in (image * known, known))
         whole = (shown > 0.99).float()
         return grey.float() / shown.clamp(min=0.5) * whole, whole
 
@@ -232,6 +273,18 @@ class FineGenerator(nn.Module):
         place = torch.stack(torch.meshgrid(along, along, along, indexing="ij")).expand(len(coarse), -1, -1, -1, -1)
         return coarse, torch.cat([JOIN_GAIN * coarse, *lifted, place], dim=1)
 
+    def _lacking_at_half_size(self, volume: Tensor, image: Tensor) -> Tensor:
+        """``(B, BANDS, S/2, S/2, S/2)``: what the coarse volume lacks at half size, its coarse and its fine detail."""
+        half = self.spatial_size // 2
+        with torch.no_grad(), torch.autocast(volume.device.type, enabled=False):
+            at = [torch.arange(half, device=volume.device)] * 3
+            change, _ = missing(upsample(volume.float(), at, half), *self._small(image, half), rounds=1)
+            low = change
+            for axis in range(3):
+                window = [BAND_VOXELS if axis == other else 1 for other in range(3)]
+                low = F.avg_pool3d(low, window, 1, [n // 2 for n in window], count_include_pad=False)
+            return torch.cat([low, change - low], dim=1)
+
     def _encode(self, image: Tensor, coarse: Tensor) -> list[list[Tensor]]:
         """Of each view the features at S, S/2, ... S/16."""
         return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image, coarse), strict=True)]
@@ -247,7 +300,12 @@ class FineGenerator(nn.Module):
         return [parts[:, view] for view in range(len(VIEWS))]
 
     def _middle(
-        self, joined: Tensor, images: list[Tensor], start: tuple[int, int, int], extent: tuple[int, int, int]
+        self,
+        joined: Tensor,
+        images: list[Tensor],
+        lacking: Tensor,
+        start: tuple[int, int, int],
+        extent: tuple[int, int, int],
     ) -> Tensor:
         """Features ``(B, C, x/2 + 2, y/2 + 2, z/2 + 2)`` of a block at half size."""
         half = self.spatial_size // 2
@@ -255,7 +313,7 @@ class FineGenerator(nn.Module):
             torch.arange(first // 2 - HALO, (first + n) // 2 + HALO, device=joined.device)
             for first, n in zip(start, extent, strict=True)
         ]
-        x = upsample(joined, at, half)
+        x = upsample(joined, at, half) + _pointwise(self.lacking_to_middle, MISSING_GAIN * _block(lacking, at))
         for view, (layer, of_view) in enumerate(zip(self.image_to_middle, images, strict=True)):
             x = x + lift(_pointwise(layer, of_view), view, at, half)
         for axis, index in enumerate(at):
@@ -282,6 +340,12 @@ class FineGenerator(nn.Module):
             x = _pointwise(self.fine, F.leaky_relu(x, 0.1))
             rendered = _pointwise(self.head, F.leaky_relu(x, 0.1))
             return rendered + upsample(coarse.float(), at, self.spatial_size)
+
+
+def _block(volume: Tensor, at: list[Tensor]) -> Tensor:
+    """Some voxels of ``(B, C, n, n, n)``; beyond it the border goes on."""
+    x, y, z = (index.clamp(0, volume.shape[-1] - 1) for index in at)
+    return volume[:, :, x][:, :, :, y][..., z]
 
 
 def _coarse_rendering(coarse: Tensor, labels: Tensor) -> CoarseRendering:

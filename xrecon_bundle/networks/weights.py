@@ -73,23 +73,26 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     )
 
 
-def load_fine(path: str | Path, thickness: str | Path, spatial_size: int = 224) -> FineGenerator:
+def load_fine(
+    path: str | Path, thickness: str | Path, spatial_size: int = 224, train_coarse: bool = True
+) -> FineGenerator:
     """A fine generator to train: of its own weights, or fresh around those of a coarse one.
 
     Args:
         path: weights of either.
         thickness: weights of the :class:`~.thickness.ThicknessNet` of a fresh one.
         spatial_size: of a fresh one.
+        train_coarse: False freezes its coarse part.
 
     Raises:
         InputError: as :func:`load_generator`.
     """
     from .fine import FineGenerator, warm_start
 
-    found = load_generator(path)
-    if isinstance(found, FineGenerator):
-        return found
-    return warm_start(FineGenerator(spatial_size), found, load_thickness(thickness))
+    network = load_generator(path)
+    if not isinstance(network, FineGenerator):
+        network = warm_start(FineGenerator(spatial_size), network, load_thickness(thickness))
+    return network if train_coarse else network.freeze_coarse()
 
 
 def load_thickness(path: str | Path) -> ThicknessNet:

@@ -16,14 +16,16 @@ from ..projection.radiographs import simulate_radiographs
 from .pictures import resize
 
 BODY_UNIT = 0.08  # of a view's unit scale: what is brighter in either picture is compared, the air around is not
+PIXELS = 112  # of 3.6 mm on the detector: scores of volumes of any size are of the same detail
 LOW_SCORE = 0.6  # docs/results/radiographs.md has the scores of right and of wrong pairs
 
 
 def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str, Any]:
     """Compare a CT volume's simulated radiographs with the radiographs it was reconstructed from.
 
-    Both are brought to the unit scale, and the re-projection's grey levels are then mapped to the radiograph's by
-    histogram specification, a monotone map: exposure, and the tone curve of a manufacturer, do not count.
+    Both are brought to the unit scale and to :data:`PIXELS` along each edge, or the volume's size if that is less. The
+    re-projection's grey levels are then mapped to the radiograph's by histogram specification, a monotone map:
+    exposure, and the tone curve of a manufacturer, do not count.
 
     Args:
         hu: ``(S, S, S)`` in HU, the chest frame's cube.
@@ -46,10 +48,10 @@ def reprojection_consistency(hu: ArrayLike, radiographs: ArrayLike) -> dict[str,
     projected = simulate_radiographs(volume, pixels=volume.shape[-1]).numpy()
     measured = np.asarray(radiograph_to_unit(measured))
     shown = ~np.isnan(measured)
-    if measured.shape != projected.shape:
-        measured = resize(np.where(shown, measured, 0), projected.shape)
-        shown = resize(shown.astype(np.float32), projected.shape) > 0.999
-    pairs = zip(VIEWS, np.asarray(radiograph_to_unit(projected)), measured, shown, strict=True)
+    compared = (2,) + (min(PIXELS, projected.shape[-1]),) * 2
+    measured = _resized(np.where(shown, measured, 0), compared)
+    shown = _resized(shown.astype(np.float32), compared) > 0.999
+    pairs = zip(VIEWS, _resized(np.asarray(radiograph_to_unit(projected)), compared), measured, shown, strict=True)
     views: dict[str, Any] = {name: _compare(again, given, where) for name, again, given, where in pairs}
     correlations = [view[name] for view in views.values() for name in ("correlation", "gradient_correlation")]
     return {**views, "score": float(np.mean(correlations))}
@@ -64,6 +66,10 @@ def projection_geometry() -> dict[str, float | str]:
         "volume_edge_mm": frame.EDGE_MM,
         "axes": frame.AXCODES,
     }
+
+
+def _resized(pictures: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return pictures if pictures.shape == shape else resize(pictures, shape)
 
 
 def _compare(projected: np.ndarray, measured: np.ndarray, shown: np.ndarray) -> dict[str, float]:
