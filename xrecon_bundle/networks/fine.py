@@ -31,7 +31,8 @@ from .unet import Residual, UNet
 
 MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
 BANDS = 2  # of what a volume lacks at half size: coarse and fine detail
-BAND_VOXELS = 9  # of half size, an average over so many parts them
+NOISE = 0.02  # of the radiographs at half size
+BAND_VOXELS = 9  # of half size, parted by an average over so many
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 DEPTHS = 4  # voxels in a row that see one place of the radiograph
@@ -278,7 +279,7 @@ class FineGenerator(nn.Module):
         half = self.spatial_size // 2
         with torch.no_grad(), torch.autocast(volume.device.type, enabled=False):
             at = [torch.arange(half, device=volume.device)] * 3
-            change, _ = missing(upsample(volume.float(), at, half), *self._small(image, half), rounds=1)
+            change, _ = missing(upsample(volume.float(), at, half), *self._small(image, half), 1, NOISE)
             low = change
             for axis in range(3):
                 window = [BAND_VOXELS if axis == other else 1 for other in range(3)]
