@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def check_report(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The application's report is the command line's but for the weights' file, here TorchScript, and rounding."""
+    """The application's report is the command line's but for rounding."""
     assert found.keys() == expected.keys(), (found.keys(), expected.keys())
     for name in ("version", "code", "inputs", "spatial_size", "loading", "placement", "input_quality"):
         assert found[name] == json.loads(json.dumps(expected[name])), name

@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from thickness_weights import HELD_OUT, STORE
 from tqdm import tqdm
 
 from xrecon_bundle.cli import start
@@ -29,8 +30,6 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = str(ROOT / "models" / "fine.pt")
-HELD_OUT = ("LIDC-IDRI-0003",)
-STORE = str(Path.home() / ".cache" / "xrecon" / "coarse")
 MEASURES = ("lung_ml", "pneumothorax_ml", "occupancy")
 FOUND = 0.03  # occupancy from which on a pneumothorax is said to be found
 

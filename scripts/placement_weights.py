@@ -23,7 +23,7 @@ from tqdm import tqdm
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pseudo_patients import make_pseudo_patient
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
-from xrecon_bundle.cli import start
+from xrecon_bundle.cli import MODEL, start
 from xrecon_bundle.datasets.training_store import people_of
 from xrecon_bundle.files import atomic_path
 from xrecon_bundle.io.radiograph import Radiograph
@@ -328,7 +328,7 @@ def side(films: int = PAIRS, names: tuple[str, ...] = HELD_OUT) -> None:
         print(f"| {name} | {' | '.join(map(str, counts))} |", flush=True)
 
 
-def scores(pairs: int = 16, model: str = str(ROOT / "models" / "model.pt")) -> None:
+def scores(pairs: int = 16, model: str = MODEL) -> None:
     """Print the consistency score of right and of wrong pairs of films: lowest, median and highest."""
     rng, people, predictor = np.random.default_rng(SEED), [People([name]) for name in HELD_OUT], Predictor(model)
     found: dict[str, list[float]] = {}
@@ -346,7 +346,7 @@ def scores(pairs: int = 16, model: str = str(ROOT / "models" / "model.pt")) -> N
         }
         for name, films in cases.items():
             given = [Radiograph(np.ascontiguousarray(film), oriented=True) for film in films]
-            image = torch.from_numpy(place_radiographs((given[0], given[1]), JUDGED_SIZE, True).image)
+            image = torch.from_numpy(place_radiographs((given[0], given[1]), predictor.spatial_size, True).image)
             hu = predict(image, predictor.generator)
             found.setdefault(name, []).append(reprojection_consistency(hu, image)["score"])
     for name, values in found.items():
@@ -387,11 +387,11 @@ each cropped, scaled and tilted by itself.
 
 {table}
 
-A mirrored heart has to be seen clearly to be put right; where more than a tenth of what the finder sees of a PA
-speaks for the mirrored one, it is warned of. `python scripts/placement_weights.py side`, 40 mirrored PAs each of
+**The side.** A PA is mirrored back only if the heart is seen clearly; where more than a tenth of what the finder sees
+speaks for the other side, a warning says so. `python scripts/placement_weights.py side`, 40 mirrored PAs each of
 LIDC-IDRI-0003, Lung_Dx-A0001 and lung2: put right 0, 23, 38; kept with a warning 40, 17, 2; kept without 0, 0, 0 (35,
-1, 0 before that rule). Of 40 right ones 39, 5, 1 are warned of. The tenth was chosen on the last two and judged on
-LIDC-IDRI-0003, in whose films the side cannot be told.
+1, 0 without the rule of the tenth). Of 40 right ones 39, 5, 1 are warned of. The tenth was chosen on the last two and
+judged on LIDC-IDRI-0003, in whose films the side cannot be told.
 
 Learnt from LIDC-IDRI-0001, -0002, -0314, C3N-00249, TCGA-DE-A4MA, lung1 and synthetic chests. The nine people's lungs
 are 252 x 175 x 230 mm (width, depth, height; geometric means); their size varies by 9.5 % (standard deviation).

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from xrecon_bundle.networks.weights import save_weights
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
 SHORT = " --max_epochs 1 --val_interval 1"  # a training is the same command, over sooner
+OWN_WEIGHTS = "xrecon reconstruct pa.png lateral.png --output ct.nii.gz"  # at 224; the rest with the weights of 64
 
 
 def commands(guide: str) -> list[str]:
@@ -69,13 +71,17 @@ def test_the_guides_commands_work_as_written(folder, lidc, guide, results):
     lines = commands(guide)
     assert lines
     for line in lines:
-        command = line + SHORT if " training " in line else line
+        weights = ROOT / "models" / "fine.pt" if line == OWN_WEIGHTS else folder / "models" / "model.pt"
+        shutil.copy(weights, folder / "models" / "fine.pt")
+        command = line + SHORT if " training " in line else line.replace("--spatial_size 224", "--spatial_size 64")
         result = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, f"{line}\n{result.stdout[-1500:]}\n{result.stderr[-1500:]}"
     for name in results:
         assert (folder / name).exists(), name
+    if guide == "reconstruct.md":
+        assert nib.load(folder / "ct.nii.gz").shape == (224, 224, 224)
 
 
 def anchors(document: Path) -> set[str]:

@@ -90,24 +90,19 @@ def run(output: str = "docs/results/ptx-seg-numbers.md", groups: str | Sequence[
     lines = _head(cases, base, chosen)
     for part in chosen or known:
         numbers = getattr(PARAMETERS, part)
-        lines += [f"\n## {type(numbers).__name__}: {(type(numbers).__doc__ or '').strip().splitlines()[0]}\n"]
-        off = ["off"] if part == "pockets" else []
-        lines += ["| " + " | ".join(["number", "value", "-20 %", "+20 %", *off, "meaning", "chosen on"]) + " |"]
-        lines += ["| " + " | ".join(["---"] * (6 + len(off))) + " |"]
-        print("\n".join(lines[-3:]), flush=True)
+        rows = []
         for field in dataclasses.fields(numbers):
             value = getattr(numbers, field.name)
             for name, fewer, more in _variants(field.name, value):
                 cells = [_effect(cases, base, pockets, cavities, part, field.name, other) for other in (fewer, more)]
-                if off and field.name in OFF:
+                if part == "pockets" and field.name in OFF:
                     without = OFF[field.name] if OFF[field.name] is not None else numbers.least_wall_round
                     cells.append(_effect(cases, base, pockets, cavities, part, field.name, without))
-                elif off:
+                elif part == "pockets":
                     cells.append("")
-                shown = value if name == field.name else value[int(name[-2])]
-                row = [name, _text(shown), *cells, field.metadata["meaning"], field.metadata["chosen_on"]]
-                lines.append("| " + " | ".join(row) + " |")
-                print(lines[-1], flush=True)
+                rows.append((name, _text(value if name == field.name else value[int(name[-2])]), *cells))
+                print(*rows[-1], sep=" | ", flush=True)
+        lines += table(type(numbers).__name__, rows)
     with atomic_path(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 
@@ -224,6 +219,22 @@ def _effect(
     return ", ".join(said)
 
 
+def table(title: str, rows: list[tuple[str, ...]]) -> list[str]:
+    """Markdown of a group of numbers: those that change something in a table, the others in a line.
+
+    Args:
+        title: of the group.
+        rows: a number each: name, value, what a fifth less and more does, in words, and for pockets no rule at all.
+    """
+    telling = [row for row in rows if any(row[2:])]
+    lines = [f"\n## {title}\n"]
+    if telling:
+        columns = ["number", "value", "-20 %", "+20 %", "off"][: len(rows[0])]
+        lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *telling)] + [""]
+    quiet = [f"`{row[0]}` ({row[1]})" for row in rows if row not in telling]
+    return lines + [f"Nothing changes with {', '.join(quiet)}."] * bool(quiet)
+
+
 def _text(value: Any) -> str:
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
 
@@ -234,11 +245,10 @@ def _head(cases: list[Case], base: dict[str, Score], groups: list[str]) -> list[
         "# PTX-Seg's numbers: what a fifth of each does",
         "",
         f"`python scripts/benchmark.py ptxseg_numbers{option}`, {datetime.date.today()}.",
-        f"Voxels of {STEP_MM} mm, seed {SEED}, which the numbers were chosen on: the table says what hangs on a",
-        "number, not how good it is. In the cells stand the larger changes in the two CTs: of the Dice of the free air",
-        "(`air`), of the Dice of the worse pleural cavity (`cavity`), of false air in points of the cavity's volume",
-        "(`false`). An empty cell: less than 0.005 and 0.1 points.",
-        "`off`: without the rule.",
+        f"Voxels of {STEP_MM} mm, seed {SEED}, which the numbers were chosen on: how much hangs on a number, not how",
+        "good it is. What each means and was chosen on: `xrecon_bundle/segmentation/parameters.py`. Cells: the larger",
+        "change in the two CTs of the free air's Dice (`air`), of the worse pleural cavity's Dice (`cavity`), of false",
+        "air in points of the cavity's volume (`false`); under 0.005 and 0.1 it is none. `off`: without the rule.",
         "",
         "| CT | Dice of free air | Dice of cavity | false air, % |",
         "| --- | --- | --- | --- |",
