@@ -89,8 +89,8 @@ def missing(
         image: ``(B, 2, P, P)``, grey levels of the radiographs.
         known: likewise, 1 where a film shows something, else 0.
         rounds: how often the grey levels are matched; the second time with what the first one changed.
-        noise: standard deviation of the radiographs' errors, relative to that of a voxel's change times the cube's edge;
-            the less, the more of the difference is explained.
+        noise: standard deviation of the radiographs' errors, relative to that of a voxel's change times the cube's
+            edge; the less, the more of the difference is explained.
 
     Returns:
         The change ``(B, 1, n, n, n)``, and the difference ``(B, 2, P, P)`` of the radiographs from the projected volume
