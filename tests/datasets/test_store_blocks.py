@@ -132,11 +132,3 @@ def test_cases_to_validate_with_are_the_same_whenever_they_are_asked_for(tmp_pat
     assert torch.equal(images[0], again[1]["image"])
     assert torch.equal(images[1], again[0]["image"])
     assert not torch.equal(*images)  # every second one is a film
-
-
-def test_items_without_a_block_come_from_the_store_of_small_cases(tmp_path, store):
-    add_case(tmp_path, "zoe-00000")
-    np.save(tmp_path / "cases" / "zoe-00000" / "coarse.npy", np.full((COARSE,) * 3, 0.75, dtype=np.float16))
-    blocks = StoreBlocks(store, film_share=0, edge=16, coarse_folder=tmp_path, coarse_share=0.5).set_random_state(7)
-    seen = {("label" in item, float(item["coarse"].mean())) for item in (blocks[index] for index in range(20))}
-    assert seen == {(True, 0.25), (False, 0.75)}

@@ -76,6 +76,28 @@ def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
     assert not trained.thickness.training
 
 
+def test_with_the_coarse_part_frozen_the_fine_one_learns_alone(trained):
+    rendering = trained.freeze_coarse().train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
+    rendering.volume.square().mean().backward()
+    learning = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is not None}
+    assert not learning & {"coarse", "thickness", "join", "join_norm", "join_head", "refine", "refine_head"}
+    assert {"images", "middle", "lacking_to_middle", "head"} <= learning
+
+
+@pytest.mark.parametrize(("bands", "share"), [((0, 0), 0.0), ((0.5, 0.5), 0.5), ((1, 1), 1.0)])
+def test_the_volume_takes_up_what_it_lacks_as_far_as_it_is_believed(network, bands, share):
+    """Of both bands alike: coarse and fine detail add up to the whole."""
+    image = torch.rand(1, 2, SIZE, SIZE)
+    with torch.no_grad():
+        without, sight = network.render(image), network.see(image)
+        network.middle_head.bias[-2:] = torch.tensor(bands)
+        gained = network.render(image).volume - without.volume
+    wanted = F.interpolate(sight.lacking.sum(1, keepdim=True), size=(SIZE,) * 3, mode="trilinear")
+    assert wanted.abs().max() > 0.01
+    inside = (..., *(slice(2, -2),) * 3)
+    torch.testing.assert_close(gained[inside], share * wanted[inside], atol=1e-5, rtol=1e-4)
+
+
 def test_free_air_that_the_maps_show_reaches_the_labels_of_that_place(network):
     """A spot in either view's map, and weights that ask for both: the label lies where their rays meet."""
     spots = {0: (50, 30), 1: (35, 30)}  # of 80 x 80: x or y, and z

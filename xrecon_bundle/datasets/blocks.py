@@ -54,8 +54,6 @@ class StoreBlocks(Randomizable, Dataset):
         edge: of the block, a multiple of 4; 0: no block, and the cases need not be of 1.6 mm.
         film_share: how often the radiographs are films of any hospital, placed with an error, rather than line
             integrals.
-        coarse_folder: a store of many more, smaller cases, for the items without a block.
-        coarse_share: how often an item is one of those.
 
     An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, edge, edge, edge)`` in network units, ``segmentation``
     int64 of its shape without the channel, ``start`` ``(3,)`` of the block (these three only with a block), ``coarse``
@@ -72,18 +70,14 @@ class StoreBlocks(Randomizable, Dataset):
         length: int = 100,
         edge: int = 64,
         film_share: float = 0.5,
-        coarse_folder: str | Path | None = None,
-        coarse_share: float = 0.0,
     ) -> None:
         self.folder, self.without, self.length, self.edge = folder, tuple(without), length, edge
         self.film_share = film_share
-        self.coarse_folder, self.coarse_share = coarse_folder, coarse_share
         self.film, self.place = film_and_placement(SIZE)
         self._list()
 
     def _list(self) -> None:
         self.cases = list_store(self.folder, without=self.without)
-        self.coarse_cases = list_store(self.coarse_folder, without=self.without) if self.coarse_folder else []
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> StoreBlocks:
         """Seed everything and see what the store has now."""
@@ -99,9 +93,7 @@ class StoreBlocks(Randomizable, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One item; the index does not matter."""
-        block = self.edge and self.R.random_sample() >= self.coarse_share
-        cases = self.cases if block or not self.coarse_cases else self.coarse_cases
-        case = cases[self.R.randint(len(cases))]
+        case = self.cases[self.R.randint(len(self.cases))]
         film = self.R.random_sample() < self.film_share
         coarse_labels = np.load(case / "coarse_labels.npy")
         item = {
@@ -109,7 +101,7 @@ class StoreBlocks(Randomizable, Dataset):
             "coarse": coarse_volume(case, film)[None],
             "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
-        return item | self._block(case, coarse_labels, film) if block else item
+        return item | self._block(case, coarse_labels, film) if self.edge else item
 
     def _block(self, case: Path, coarse_labels: np.ndarray, film: bool) -> dict[str, Any]:
         ct, labels = (np.load(case / f"{name}.npy", mmap_mode="r") for name in ("ct", "labels"))
