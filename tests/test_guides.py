@@ -43,9 +43,10 @@ def folder(tmp_path: Path) -> Path:
     for number, case in enumerate(sorted((tmp_path / "cohort").glob("synthetic-*"))):
         (tmp_path / "cts").mkdir(exist_ok=True)
         shutil.copy(case / "ct.nii.gz", tmp_path / "cts" / f"{number}.nii.gz")
-        (tmp_path / "patients" / str(number)).mkdir(parents=True)
+        patient = tmp_path / "patients" / str(number % 2)  # two are a folder of patients
+        patient.mkdir(parents=True, exist_ok=True)
         for view in ("pa", "lateral"):
-            shutil.copy(case / f"{view}.png", tmp_path / "patients" / str(number))
+            shutil.copy(case / f"{view}.png", patient)
             shutil.copy(case / f"{view}.png", tmp_path)
     return tmp_path
 
