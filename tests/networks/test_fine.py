@@ -89,10 +89,10 @@ def test_the_volume_takes_up_what_it_lacks_as_far_as_it_is_believed(network, ban
     """Of both bands alike: coarse and fine detail add up to the whole."""
     image = torch.rand(1, 2, SIZE, SIZE)
     with torch.no_grad():
-        without, sight = network.render(image), network.see(image)
+        without, part = network.render(image), network.coarse_part(image)
         network.middle_head.bias[-2:] = torch.tensor(bands)
         gained = network.render(image).volume - without.volume
-    wanted = F.interpolate(sight.lacking.sum(1, keepdim=True), size=(SIZE,) * 3, mode="trilinear")
+    wanted = F.interpolate(part.lacking.sum(1, keepdim=True), size=(SIZE,) * 3, mode="trilinear")
     assert wanted.abs().max() > 0.01
     inside = (..., *(slice(2, -2),) * 3)
     torch.testing.assert_close(gained[inside], share * wanted[inside], atol=1e-5, rtol=1e-4)

@@ -56,7 +56,7 @@ class CoarseRendering(NamedTuple):
     coarse_labels: Tensor
 
 
-class Sight(NamedTuple):
+class CoarsePart(NamedTuple):
     """What the coarse part hands to the fine one.
 
     Attributes:
@@ -188,20 +188,20 @@ class FineGenerator(nn.Module):
             start: first voxel of the block along x, y and z, multiples of 4; None: the whole volume.
             edge: of the block, a multiple of 4.
         """
-        return self.render_fine(image, self.see(image), start, edge)
+        return self.render_fine(image, self.coarse_part(image), start, edge)
 
-    def see(self, image: Tensor) -> Sight:
+    def coarse_part(self, image: Tensor) -> CoarsePart:
         """All of :meth:`render` that does not depend on the block."""
         coarse, labels, features = self._join(image)
         lacking = self._lacking_at_half_size(_coarse_rendering(coarse, labels).coarse, image)
-        return Sight(coarse, labels, features, lacking)
+        return CoarsePart(coarse, labels, features, lacking)
 
     def render_fine(
-        self, image: Tensor, sight: Sight, start: tuple[int, int, int] | None = None, edge: int = 0
+        self, image: Tensor, part: CoarsePart, start: tuple[int, int, int] | None = None, edge: int = 0
     ) -> Rendering:
-        """:meth:`render` with what :meth:`see` gave."""
+        """:meth:`render` with what :meth:`coarse_part` gave."""
         size = self.spatial_size
-        coarse, coarse_labels, features, lacking = sight
+        coarse, coarse_labels, features, lacking = part
         images = self._encode(image, _coarse_rendering(coarse, coarse_labels).coarse)
         joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
