@@ -16,7 +16,7 @@ import torch
 from thickness_weights import HELD_OUT, STORE
 from tqdm import tqdm
 
-from xrecon_bundle.cli import start
+from xrecon_bundle.cli import MODEL, start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
 from xrecon_bundle.datasets.training_store import SIZE, list_store
 from xrecon_bundle.files import InputError
@@ -29,13 +29,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-WEIGHTS = str(ROOT / "models" / "fine.pt")
 MEASURES = ("lung_ml", "pneumothorax_ml", "occupancy")
 FOUND = 0.03  # occupancy from which on a pneumothorax is said to be found
 
 
 def scores(
-    weights: str = WEIGHTS,
+    weights: str = MODEL,
     store: str = STORE,
     judged: str = "",
     intervals: bool = False,

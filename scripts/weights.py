@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from xrecon_bundle import frame
 from xrecon_bundle.anatomy.pneumothorax import insert_pneumothorax
-from xrecon_bundle.cli import start
+from xrecon_bundle.cli import MODEL, start
 from xrecon_bundle.datasets.cases import list_cases, write_case
 from xrecon_bundle.datasets.cohort import resize_labelled, write_pseudo_cohort, write_synthetic_cohort
 from xrecon_bundle.datasets.lidc import fetch_lidc, standard_lidc
@@ -55,7 +55,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "datasets" / "weights"
-SHIPPED, FINE = ROOT / "models" / "model.pt", ROOT / "models" / "fine.pt"
+SHIPPED = ROOT / "models" / "model.pt"
 SIZE = 64
 SEED = 1
 SYNTHETIC_CASES, PSEUDO_CASES = 700, 150
@@ -204,9 +204,7 @@ def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:
     predictors |= {name: at_its_size(Path(name)) for name in weights}
     rows, answers = [], []
     for person, path in people.items():
-        stored = read_ct(path)
-        healthy = standardize_ct(stored.hu, stored.affine, FINE_SIZE).ct
-        lungs = pleural_cavity_labels(segment_halved(healthy)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        healthy, lungs = at_fine_size(path)
         found = {}
         for name, predict in predictors.items():
             found[name] = enlarge(predict(simulate_radiographs(torch.from_numpy(healthy), FINE_SIZE)))
@@ -233,15 +231,13 @@ def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:
 
 
 def picture(
-    weights: str = str(FINE),
+    weights: str = MODEL,
     side: str = "right",
     occupancy: float = 0.4,
     output: str = "docs/images/reconstruction.jpg",
 ) -> None:
     """Draw the unseen CT with a pneumothorax put in, its radiographs, and what the weights make of them."""
-    stored = read_ct(fetch_open_ct(UNSEEN, ROOT / ".cache"))
-    healthy = standardize_ct(stored.hu, stored.affine, FINE_SIZE).ct
-    lungs = pleural_cavity_labels(segment_halved(healthy)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    healthy, lungs = at_fine_size(fetch_open_ct(UNSEEN, ROOT / ".cache"))
     spacing = (frame.voxel_size(FINE_SIZE),) * 3
     truth, regions = insert_pneumothorax(healthy, lungs, spacing, side, occupancy, seed=SEED)
     radiographs = simulate_radiographs(torch.from_numpy(truth), FINE_SIZE)
@@ -251,6 +247,13 @@ def picture(
     figure.savefig(ROOT / output, dpi=90, facecolor="black")
     if found.estimates is not None:
         print(json.dumps(found.estimates, indent=2))
+
+
+def at_fine_size(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A CT in the chest frame at 1.6 mm, and its pleural cavities (1 right, 2 left)."""
+    stored = read_ct(path)
+    hu = standardize_ct(stored.hu, stored.affine, FINE_SIZE).ct
+    return hu, pleural_cavity_labels(segment_halved(hu)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
 
 
 def at_its_size(path: Path) -> Predict:

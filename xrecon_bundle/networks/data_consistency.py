@@ -111,10 +111,12 @@ def missing(
 
     projected = reproject(volume.clamp(min=0), pixels)
     z = torch.zeros_like(volume)
-    difference = torch.zeros_like(image)
-    for _ in range(rounds):
-        difference = known * (match_greys(image, projected + reproject(change_of(z), pixels), known) - projected)
-        residual = adjoint(difference) - normal(z)
+    difference = explained = torch.zeros_like(image)
+    for number in range(rounds):
+        if number:
+            explained = reproject(change_of(z), pixels)
+        difference = known * (match_greys(image, projected + explained, known) - projected)
+        residual = adjoint(difference - explained) - noise**2 * z
         direction, squared = residual, _squared(residual)
         for _ in range(STEPS):
             image_of_direction = normal(direction)

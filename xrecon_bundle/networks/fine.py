@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .. import frame
 from ..projection.geometry import ConeBeamGeometry
-from .data_consistency import match_greys, missing, reproject
+from .data_consistency import DEPTH, match_greys, missing, reproject
 from .generator import VIEWS, XReconGenerator, build_generator, say_size
 from .thickness import PARTS, UNKNOWN, ThicknessNet, reduced
 from .unet import Residual, UNet
@@ -202,7 +202,8 @@ class FineGenerator(nn.Module):
         """:meth:`render` with what :meth:`coarse_part` gave."""
         size = self.spatial_size
         coarse, coarse_labels, features, lacking = part
-        images = self._encode(image, _coarse_rendering(coarse, coarse_labels).coarse)
+        of_coarse = _coarse_rendering(coarse, coarse_labels)
+        images = self._encode(image, of_coarse.coarse)
         joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
         middle = self._middle(joined, [of_view[1] for of_view in images], lacking, first, extent)
@@ -221,7 +222,7 @@ class FineGenerator(nn.Module):
             place = (first[0] + x, first[1], first[2])
             parts.append(self._fine(here, fine, coarse, place, (slab, *extent[1:])))
         volume = _with_air(torch.cat(parts, dim=2) + change, air)
-        return Rendering(volume, labels, log_variance, *_coarse_rendering(coarse, coarse_labels))
+        return Rendering(volume, labels, log_variance, *of_coarse)
 
     def render_coarse(self, image: Tensor) -> CoarseRendering:
         """The coarse part of :meth:`render`, at a fraction of the cost."""
@@ -245,10 +246,9 @@ class FineGenerator(nn.Module):
 
     def _small(self, image: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """A pair's grey levels at a smaller size, and where they are wholly known."""
-        known = (image >= 0).float()
-        grey, shown = (F.interpolate(part, size=(size, size), mode="area") for part in (image * known, known))
-        whole = (shown > 0.99).float()
-        return grey.float() / shown.clamp(min=0.5) * whole, whole
+        small = reduced(image, size)
+        known = (small >= 0).float()
+        return small * known, known
 
     def _lacking(self, volume: Tensor, grey: Tensor, known: Tensor) -> Tensor:
         """``(B, MISSING, c, c, c)``: what a coarse volume lacks to explain its radiographs."""
@@ -407,7 +407,7 @@ def add_lifted(x: Tensor, feature: Tensor, view: int, at: list[Tensor], size: in
 
     From one to the next of them magnification changes a place at the cube's edge by a tenth of a voxel.
     """
-    depth = (1, 0)[view]
+    depth = DEPTH[view]
     middles = [index.float() for index in at]
     middles[depth] = middles[depth].unflatten(0, (-1, DEPTHS)).mean(1)
     lifted = lift(feature, view, middles, size)

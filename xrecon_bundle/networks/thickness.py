@@ -83,11 +83,10 @@ def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:
     ]
 
 
-def reduced(image: Tensor) -> Tensor:
-    """A placed pair ``(B, 2, S, S)`` to the network's size; :data:`UNKNOWN` where a pixel is not wholly known."""
+def reduced(image: Tensor, pixels: int = PIXELS) -> Tensor:
+    """A placed pair ``(B, 2, S, S)`` to a smaller size; :data:`UNKNOWN` where a pixel is not wholly known."""
     known = (image >= 0).to(image.dtype)
-    size = (PIXELS, PIXELS)
-    grey, shown = (F.interpolate(part, size=size, mode="area") for part in (image * known, known))
+    grey, shown = (F.interpolate(part, size=(pixels, pixels), mode="area") for part in (image * known, known))
     return torch.where(shown > 0.99, grey / shown.clamp(min=0.5), UNKNOWN)
 
 
