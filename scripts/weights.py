@@ -170,6 +170,7 @@ def store(
     workers: int = 1,
     spatial_size: int = FINE_SIZE,
     judged: bool = False,
+    spread: float = 1.0,
 ) -> None:
     """Make the store of cases; what is finished is kept.
 
@@ -180,13 +181,14 @@ def store(
         workers: processes.
         spatial_size: of the CTs; 112 for configs/coarse.yaml.
         judged: a store to judge by: beside ``people`` the CT angiography, no synthetic chests.
+        spread: how much more than usual a pseudo-patient may differ from the real one, at most.
     """
     if judged:
         found = {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(people).glob("*.nii.gz"))}
         found[UNSEEN] = fetch_open_ct(UNSEEN, ROOT / ".cache")
     else:
         found = people_of(people, ROOT / ".cache")
-    write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size)
+    write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size, spread)
 
 
 def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:

@@ -28,6 +28,14 @@ def test_the_deformation_never_folds(seed):
     assert jacobian(random_deformation(LABELS, SPACING, seed)).min() > 0
 
 
+def test_a_wider_spread_moves_further_and_never_folds():
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in LABELS.shape], indexing="ij"))
+    for seed in range(4):
+        usual, wide = (random_deformation(LABELS, SPACING, seed, spread=spread) for spread in (1.0, 1.8))
+        assert np.abs(wide - index).mean() > 1.2 * np.abs(usual - index).mean()
+        assert jacobian(wide).min() > 0
+
+
 def test_the_exponential_of_a_constant_velocity_is_that_displacement():
     velocity = np.zeros((3, 12, 12, 12))
     velocity[0] = 5.0

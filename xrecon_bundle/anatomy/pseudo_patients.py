@@ -30,6 +30,7 @@ def make_pseudo_patient(
     seed: int,
     standing: bool = False,
     diseased: bool = False,
+    spread: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deform a CT and its labels and vary its intensities.
 
@@ -41,6 +42,7 @@ def make_pseudo_patient(
         seed: same seed, same patient.
         standing: the CT's patient lay, this one stands, as for a radiograph: see :func:`random_deformation`.
         diseased: one dome of the diaphragm may be higher, and :func:`~.disease.add_lung_disease`.
+        spread: of size, organs, chest wall and smooth change, in multiples of the usual one.
 
     Returns:
         CT (int16 HU) and labels (their dtype) on the same grid.
@@ -53,7 +55,7 @@ def make_pseudo_patient(
     if not np.isin(labels, _LUNGS).any():
         raise ValueError("the label map holds no lung (values 1 to 4)")
     edges = np.asarray(spacing, dtype=float)
-    source = random_deformation(labels, edges, seed, standing, diseased)
+    source = random_deformation(labels, edges, seed, standing, diseased, spread)
     moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
     moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
     varied = _vary_intensity(moved, moved_labels, jacobian(source), edges, np.random.default_rng([seed, 1]))
@@ -63,7 +65,12 @@ def make_pseudo_patient(
 
 
 def random_deformation(
-    labels: np.ndarray, spacing: frame.Vector, seed: int, standing: bool = False, diseased: bool = False
+    labels: np.ndarray,
+    spacing: frame.Vector,
+    seed: int,
+    standing: bool = False,
+    diseased: bool = False,
+    spread: float = 1.0,
 ) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
@@ -83,13 +90,13 @@ def random_deformation(
     position = index * edges[:, None, None, None]
     organs = ndimage.map_coordinates(labels, index, order=0)
 
-    velocity = _breath(organs, position, rng) + _organ_sizes(organs, position, rng)
-    velocity += _soft_tissue(organs, position, rng) + _smooth_noise(coarse, step, rng)
+    velocity = _breath(organs, position, rng) + spread * _organ_sizes(organs, position, rng)
+    velocity += spread * _soft_tissue(organs, position, rng) + spread * _smooth_noise(coarse, step, rng)
     if standing:
         velocity += _standing(organs, position, np.random.default_rng([seed, 2]))
     if diseased:
         velocity += _one_dome(organs, position, np.random.default_rng([seed, 3]))
-    affine, centre = _body(organs, position, rng)
+    affine, centre = _body(organs, position, rng, spread)
     for _ in range(12):
         flow = position + exponential(velocity, step)
         moved = np.einsum("ij,jxyz->ixyz", affine, flow - centre) + centre
@@ -134,11 +141,13 @@ def jacobian(source: np.ndarray) -> np.ndarray:
     return a[0] * minors[0] + a[1] * minors[1] + a[2] * minors[2]
 
 
-def _body(organs: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _body(
+    organs: np.ndarray, position: np.ndarray, rng: np.random.Generator, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Size and pose, about the middle of the lungs."""
     lungs = position[:, np.isin(organs, _LUNGS)]
     centre = 0.5 * (lungs.min(axis=1) + lungs.max(axis=1))
-    size = np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.035, 3))
+    size = np.exp(spread * (rng.normal(0, 0.06) + rng.normal(0, 0.035, 3)))
     turn = Rotation.from_euler("xyz", rng.normal(0, [2.0, 1.5, 3.0]), degrees=True).as_matrix()
     return turn @ np.diag(size), centre[:, None, None, None]
 

@@ -64,6 +64,7 @@ def write_store(
     synthetic_every: int = 10,
     workers: int = 1,
     spatial_size: int = SIZE,
+    spread: float = 1.0,
 ) -> list[str]:
     """Make ``cases`` cases, of all people in turn; what is finished is kept.
 
@@ -74,6 +75,7 @@ def write_store(
         synthetic_every: each so many-th is a synthetic chest; 0: none.
         workers: processes.
         spatial_size: of the CTs that the cases are made of. Smaller than :data:`SIZE`: for the coarse volume only.
+        spread: how much more than usual a pseudo-patient may differ from the real one, at most; drawn from 1 to this.
 
     Returns:
         the names of the cases.
@@ -87,7 +89,7 @@ def write_store(
         synthetic = synthetic_every and number % synthetic_every == synthetic_every - 1
         of_people = number - (number // synthetic_every if synthetic_every else 0)
         jobs.append((SYNTHETIC if synthetic else names[of_people % len(names)], number))
-    outcomes = run_cases(partial(_make_case, folder, people, spatial_size), jobs, "store", workers)
+    outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
     return [_name(*job) for job in jobs]
@@ -165,9 +167,9 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def draw_case(name: str, number: int) -> dict[str, Any]:
+def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
     """What case ``number`` is: person, seed, pneumothorax (side, occupancy, posture) or None, whether made to
-    stand, whether with other diseases of the lung."""
+    stand, whether with other diseases of the lung, and how much it differs, from 1 to ``spread``."""
     rng = np.random.default_rng([7, number])
     seed = int(rng.integers(2**31))
     chance, side, share, posture = rng.random(4)
@@ -182,12 +184,15 @@ def draw_case(name: str, number: int) -> dict[str, Any]:
             "posture": "erect" if posture < 0.6 else "supine",
         }
     drawn = {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax}
-    return drawn | {"standing": standing, "diseased": diseased}
+    differs = round(1 + (spread - 1) * float(rng.random()), 4)
+    return drawn | {"standing": standing, "diseased": diseased, "spread": differs}
 
 
-def _make_case(folder: Path, people: dict[str, Path], spatial_size: int, job: tuple[str, int]) -> Outcome:
+def _make_case(
+    folder: Path, people: dict[str, Path], spatial_size: int, spread: float, job: tuple[str, int]
+) -> Outcome:
     target = folder / "cases" / _name(*job)
-    key = draw_case(*job) | {"spatial_size": spatial_size}
+    key = draw_case(*job, spread) | {"spatial_size": spatial_size}
     record = finished_record(target / RECORD, key)
     if record is not None:
         return Outcome(record, reused=True)
@@ -218,7 +223,8 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
     size = key["spatial_size"]
     ct, labels = _sized_person(key["person"], people[key["person"]], folder / "people", size)
     spacing = (frame.voxel_size(size),) * 3
-    ct, labels = make_pseudo_patient(ct, labels, spacing, key["seed"], key["standing"], key["diseased"])
+    varied = (key[name] for name in ("seed", "standing", "diseased", "spread"))
+    ct, labels = make_pseudo_patient(ct, labels, spacing, *varied)
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)
