@@ -25,6 +25,8 @@ import matplotlib
 import nibabel
 import numpy as np
 import torch
+from thickness_weights import HELD_OUT
+from thickness_weights import STORE as COARSE_STORE
 from tqdm import tqdm
 
 from xrecon_bundle import frame
@@ -38,7 +40,7 @@ from xrecon_bundle.datasets.training_store import list_store, people_of, write_s
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import radiograph_to_unit
 from xrecon_bundle.io.readers import read_ct
-from xrecon_bundle.metrics import dice_score, image_metrics, pearson
+from xrecon_bundle.metrics import chest_resolution, dice_score, image_metrics, pearson
 from xrecon_bundle.metrics.image import body_mask, psnr, slice_psnr, slice_ssim
 from xrecon_bundle.networks.weights import load_generator
 from xrecon_bundle.placement.standardize import standardize_ct
@@ -191,22 +193,25 @@ def store(
     write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size, spread)
 
 
-def compare(*weights: str, others: str = "", pneumothorax: bool = True) -> None:
+def compare(*weights: str, others: str = "", pneumothorax: bool = True, store: str = COARSE_STORE) -> None:
     """Tables of weights of any size, judged at 1.6 mm on people who were not learnt from.
 
     Args:
         weights: files.
         others: folder of CTs (``*.nii.gz``) to judge by beside the CT angiography.
         pneumothorax: also put pneumothoraces into them.
+        store: of the cases that mean chest and nearest case are made of; people held out and judged do not count.
     """
     people = {UNSEEN: fetch_open_ct(UNSEEN, ROOT / ".cache")}
     people |= {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(others).glob("*.nii.gz")) if others}
-    mean = np.mean([np.load(case / "coarse.npy").astype(np.float32) for case in list_store(STORE)], axis=0)
-    predictors = {"mean chest": lambda radiographs: frame.unit_to_hu(mean)}
+    known = list_store(store, without=(*HELD_OUT, *people))
+    mean = np.mean([np.load(case / "coarse.npy").astype(np.float32) for case in known], axis=0)
+    predictors = {"mean chest": lambda radiographs: frame.unit_to_hu(mean), "nearest case": nearest_of_store(known)}
     predictors |= {name: at_its_size(Path(name)) for name in weights}
     rows, answers = [], []
     for person, path in people.items():
         healthy, lungs = at_fine_size(path)
+        rows.append({"model": "the CT itself", "person": person} | measure_fine(healthy, healthy, lungs))
         found = {}
         for name, predict in predictors.items():
             found[name] = enlarge(predict(simulate_radiographs(torch.from_numpy(healthy), FINE_SIZE)))
@@ -269,6 +274,22 @@ def at_its_size(path: Path) -> Predict:
     return predict
 
 
+def nearest_of_store(cases: list[Path]) -> Predict:
+    """The CT, 64^3, of the case whose radiographs differ least: mean squared at 64 x 64, in the network's scale."""
+
+    def small(radiographs: torch.Tensor) -> np.ndarray:
+        reduced = torch.nn.functional.interpolate(radiographs[None], size=(SIZE,) * 2, mode="area")
+        return np.asarray(radiograph_to_unit(reduced[0].numpy()))
+
+    known = np.stack([small(torch.from_numpy(np.load(case / "radiographs.npy"))) for case in cases])
+
+    def predict(radiographs: torch.Tensor) -> np.ndarray:
+        nearest = cases[int(np.square(known - small(radiographs)).mean(axis=(1, 2, 3)).argmin())]
+        return frame.unit_to_hu(np.load(nearest / "coarse.npy").astype(np.float32))
+
+    return predict
+
+
 def enlarge(hu: np.ndarray) -> np.ndarray:
     """A volume at 224, trilinearly."""
     volume = torch.as_tensor(hu, dtype=torch.float32)[None, None]
@@ -281,12 +302,14 @@ def segment_halved(hu: np.ndarray) -> np.ndarray:
 
 
 def measure_fine(predicted: np.ndarray, truth: np.ndarray, lungs: np.ndarray) -> dict[str, float]:
-    """Image measures at 1.6 mm, sharpness (mean gradient in the body over the truth's), Dice of the cavities."""
+    """Image measures at 1.6 mm, sharpness (mean gradient in the body over the truth's), Dice of the cavities; width of
+    the line spread function across surfaces, and their median distance from the true ones."""
     pair = [torch.from_numpy(np.asarray(frame.hu_to_unit(np.asarray(hu, np.float32)))) for hu in (predicted, truth)]
     body = body_mask(pair[1])
     gradients = [torch.stack(torch.gradient(unit)).norm(dim=0)[body].mean() for unit in pair]
     cavities = pleural_cavity_labels(segment_halved(predicted))
     slices = float(np.mean(slice_psnr(*pair)))
+    edges = chest_resolution(predicted, truth, lungs, (frame.voxel_size(FINE_SIZE),) * 3)
     return {
         "PSNR (dB)": psnr(*pair),
         "PSNR of slices": slices,
@@ -294,6 +317,8 @@ def measure_fine(predicted: np.ndarray, truth: np.ndarray, lungs: np.ndarray) ->
         "SSIM": float(np.mean(slice_ssim(*pair))),
         "sharpness": float(gradients[0] / gradients[1]),
         "Dice": float(np.mean([dice_score(cavities == side, lungs[::2, ::2, ::2] == side) for side in (1, 2)])),
+        **{f"{surface} (mm)": edge.width_mm for surface, edge in edges.items()},
+        **{f"{surface} off (mm)": edge.distance_mm for surface, edge in edges.items() if surface != "ribs"},
     }
 
 

@@ -10,6 +10,7 @@ from xrecon_bundle.metrics.agreement import (
     agreement,
     bland_altman,
     cohen_kappa,
+    crossed_mean,
     fleiss_kappa,
     icc_2_1,
     icc_3_1,
@@ -162,3 +163,43 @@ def test_too_little_to_say_gives_nan_not_an_error(x, y):
 def test_unpaired_values_are_refused():
     with pytest.raises(ValueError, match="paired"):
         bland_altman([1, 2, 3], [1, 2])
+
+
+def test_crossed_mean_adds_both_variances():
+    """Without interaction the variance of the mean is that of the cases' mean and that of the seeds' mean together."""
+    of_cases, of_seeds = np.array([1.0, 4.0, 2.0, 8.0, 5.0]), np.array([0.3, -0.2, 0.8])
+    result = crossed_mean(of_cases[:, None] + of_seeds)
+    assert result.value == pytest.approx(of_cases.mean() + of_seeds.mean())
+    parts = np.array([of_cases.var(ddof=1) / 5, of_seeds.var(ddof=1) / 3])
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / [4, 2])
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    assert (result.low, result.high) == pytest.approx((result.value - half, result.value + half))
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 6)])
+def test_crossed_mean_of_one_seed_or_one_case_is_students(shape: tuple[int, int]):
+    values = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    interval = stats.ttest_1samp(values, 0).confidence_interval()
+    result = crossed_mean(values.reshape(shape))
+    assert (result.value, result.low, result.high) == pytest.approx((values.mean(), *interval))
+
+
+@pytest.mark.parametrize("deviations", [(1.0, 0.3, 0.3), (0.2, 1.0, 0.5), (0.0, 0.0, 1.0)])
+def test_crossed_mean_covers(deviations: tuple[float, float, float]):
+    """The interval holds the truth in 95 of 100 draws of cases and seeds, or in more."""
+    draw = np.random.default_rng(0)
+    cases, seeds, both = deviations
+    inside = 0
+    for _ in range(600):
+        values = draw.normal(0, cases, (10, 1)) + draw.normal(0, seeds, (1, 3)) + draw.normal(0, both, (10, 3))
+        interval = crossed_mean(values)
+        inside += interval.low <= 0 <= interval.high
+    assert inside / 600 > 0.93
+
+
+def test_crossed_mean_of_too_little():
+    for values in (np.zeros((0, 3)), np.zeros((1, 1))):
+        assert np.isnan(crossed_mean(values).low)
+    assert crossed_mean(np.full((4, 3), 2.0)) == crossed_mean(np.full((2, 2), 2.0))
+    with pytest.raises(ValueError, match="cases, seeds"):
+        crossed_mean(np.zeros(3))

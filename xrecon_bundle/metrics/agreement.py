@@ -182,6 +182,34 @@ def agreement(x: ArrayLike, y: ArrayLike) -> dict[str, Any]:
     return {"n": len(np.asarray(x)), "pearson": asdict(pearson(x, y)), "icc_2_1": asdict(icc_2_1(x, y)), **limits}
 
 
+def crossed_mean(values: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The mean of what every case gave under every seed (or reader, or scanner), where both are a sample of more.
+
+    Two-way random effects without repetition: the variance of the mean is (MS of cases + MS of seeds - MS of the rest)
+    over the number of values, at least the larger of the first two; Student's t with Satterthwaite's degrees of freedom
+    (Biometrics Bull 1946, 2:110). With one seed, cases alone are a sample, and the other way round.
+
+    Args:
+        values: ``(cases, seeds)``; fewer than two in all give NaN limits.
+        confidence: of the interval.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2:
+        raise ValueError(f"a crossed mean needs values (cases, seeds), got shape {values.shape}")
+    if values.size < 2:
+        return Estimate(float(values.mean()) if values.size else np.nan, np.nan, np.nan)
+    cases, seeds = values.shape
+    if min(cases, seeds) == 1:
+        squares, freedom = values.var(ddof=1), values.size - 1.0
+    else:
+        rows, columns, rest = _mean_squares(values)
+        squares = max(rows + columns - rest, rows, columns)
+        each = rows**2 / (cases - 1) + columns**2 / (seeds - 1) + rest**2 / ((cases - 1) * (seeds - 1))
+        freedom = squares**2 / each if each else 1.0
+    half = scipy.stats.t.ppf(1 - (1 - confidence) / 2, freedom) * np.sqrt(squares / values.size)
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+
+
 def _stacked(*raters: ArrayLike) -> np.ndarray:
     """Ratings ``(cases, raters)``."""
     columns = [np.asarray(rater, dtype=float) for rater in raters]
