@@ -1,13 +1,18 @@
-"""Volumes of lung and free air by the fine network's labels: how right, and in which interval.
+"""Volumes of lung and free air by the fine network's labels: how right, and in which interval; and its deviation.
 
 python scripts/weights.py store --people FOLDER --folder STORE --spatial_size 112 --cases 600
 python scripts/weights.py store --people OTHERS --folder JUDGED --spatial_size 112 --cases 60 --judged True
 python scripts/estimates.py --store STORE --judged JUDGED   # prints docs/results/estimates.md
+
+python scripts/weights.py store --people FOLDER --folder FINE
+python scripts/weights.py store --people OTHERS --folder JUDGED_FINE --cases 4 --judged True
+python scripts/estimates.py deviation --store FINE --judged JUDGED_FINE   # its last part
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -16,20 +21,25 @@ import torch
 from thickness_weights import HELD_OUT, STORE
 from tqdm import tqdm
 
+from xrecon_bundle import frame
 from xrecon_bundle.cli import MODEL, start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
 from xrecon_bundle.datasets.training_store import SIZE, list_store
 from xrecon_bundle.files import InputError
-from xrecon_bundle.metrics import bland_altman, dice_score, pearson
+from xrecon_bundle.metrics import bland_altman, body_mask, dice_score, pearson
 from xrecon_bundle.networks.fine import FineGenerator
 from xrecon_bundle.networks.weights import load_generator, save_weights
+from xrecon_bundle.projection.film import extend_scan
 from xrecon_bundle.workflows.estimates import COVERAGE, estimate_labels
+from xrecon_bundle.workflows.predictor import deviation_hu
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 MEASURES = ("lung_ml", "pneumothorax_ml", "occupancy")
+FINE_STORE = str(Path.home() / ".cache" / "xrecon" / "store")
+WITHIN_TWO = 0.95  # of the voxels: as a normal distribution has them, though errors have longer tails
 FOUND = 0.03  # occupancy from which on a pneumothorax is said to be found
 
 
@@ -50,9 +60,7 @@ def scores(
             held out.
         picture: scatter of occupancy, and Bland-Altman plot of the free air.
     """
-    network = load_generator(weights)
-    if not isinstance(network, FineGenerator):
-        raise InputError(f"{weights}: these weights have no labels; give those of a fine network")
+    network = fine_network(weights)
     own = estimates(network, list_store(store, people=HELD_OUT))
     if intervals:
         errors = np.abs(own["films"][0] - own["films"][1])[:, : len(MEASURES)]
@@ -66,6 +74,83 @@ def scores(
         for look, (found, truth) in seen.items():
             print_row(f"{group}, {look}", found, truth, network.interval.numpy())
     draw(*groups[list(groups)[-1]]["films"], ROOT / picture)
+
+
+def deviation(weights: str = MODEL, store: str = FINE_STORE, judged: str = "", calibrate: bool = False) -> None:
+    """Say how well the deviation tells the error of a voxel, of people held out and of others yet.
+
+    Args:
+        weights: of a fine network.
+        store: its cases at 1.6 mm of the people held out calibrate.
+        judged: a store of other people yet, to judge by.
+        calibrate: write the factor into the weights by which :data:`WITHIN_TWO` of the voxels of the body are within
+            two deviations, with films of the people held out.
+    """
+    network = fine_network(weights)
+    groups = {"held out": voxel_errors(network, list_store(store, people=HELD_OUT))}
+    if judged:
+        groups["judged"] = voxel_errors(network, list_store(judged))
+    if calibrate:
+        error, told = np.concatenate(groups["held out"]["films"], axis=1)
+        network.deviation_factor.fill_(float(np.quantile(error / told, WITHIN_TWO)) / 2)
+        save_weights(network.state_dict(), weights, half=True)
+    factor = float(network.deviation_factor)
+    print(f"factor: {factor:.2f}\n")
+    print("| cases | n | within one deviation | within two | root mean square of error / deviation |")
+    print("| --- | ---: | --- | --- | ---: |")
+    for group, looks in groups.items():
+        for look, cases in looks.items():
+            shares = [[np.mean(error <= times * factor * told) for error, told in cases] for times in (1, 2)]
+            square = np.mean([np.square(error / (factor * told)).mean() for error, told in cases])
+            print(f"| {group}, {look} | {len(cases)} | {' | '.join(map(share_of, shares))} | {math.sqrt(square):.2f} |")
+    error, told = np.concatenate(groups[list(groups)[-1]]["films"], axis=1)
+    print("\n| tenth of the voxels, by deviation | mean deviation (HU) | error, root mean square (HU) |")
+    print("| --- | ---: | ---: |")
+    for tenth, part in enumerate(np.array_split(np.argsort(told), 10), start=1):
+        print(f"| {tenth} | {factor * told[part].mean():.0f} | {math.sqrt(np.square(error[part]).mean()):.0f} |")
+
+
+def voxel_errors(network: FineGenerator, cases: list[Path]) -> dict[str, list[np.ndarray]]:
+    """Absolute error and deviation in HU, not calibrated, ``(2, n)`` of every case, by look.
+
+    Of every third voxel along each axis that lies in the body; HU are clipped as the network's scale is.
+    """
+    film, place = film_and_placement(SIZE)
+    part = (slice(None, None, 3),) * 3
+    result: dict[str, list[np.ndarray]] = {"films": [], "line integrals": []}
+    for number, case in enumerate(tqdm(cases)):
+        if not (case / "ct.npy").exists():
+            raise InputError(f"{case}: no case of 1.6 mm; make the store with scripts/weights.py store")
+        ct = np.load(case / "ct.npy").astype(np.float32)
+        film.set_random_state(number)
+        place.set_random_state(number)
+        for look, image in {"films": draw_film(case, film, place), "line integrals": line_integrals(case)}.items():
+            truth = frame.hu_to_unit(torch.from_numpy(extend_scan(ct, 0.0) if look == "films" else ct))
+            body = body_mask(truth)[part]
+            with torch.inference_mode():
+                rendering = network.render(image[None].float())
+                error = (rendering.volume[0, 0].clamp(0, 1) - truth).abs() * frame.HU_SPAN
+                told = deviation_hu(rendering, network)[0, 0] / network.deviation_factor
+            told = told.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+            result[look].append(torch.stack([error[part][body], told[part][body]]).numpy())
+    return result
+
+
+def share_of(shares: list[float]) -> str:
+    """Mean of the cases, lowest and highest."""
+    return f"{100 * np.mean(shares):.0f} % ({100 * min(shares):.0f} to {100 * max(shares):.0f})"
+
+
+def fine_network(weights: str) -> FineGenerator:
+    """The network of a weights file.
+
+    Raises:
+        InputError: it has no labels.
+    """
+    network = load_generator(weights)
+    if not isinstance(network, FineGenerator):
+        raise InputError(f"{weights}: these weights have no labels; give those of a fine network")
+    return network
 
 
 def print_row(name: str, found: np.ndarray, truth: np.ndarray, interval: np.ndarray) -> None:
@@ -125,4 +210,4 @@ def r_of(found: np.ndarray, truth: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    start(scores)
+    start({"deviation": deviation} if sys.argv[1:2] == ["deviation"] else scores)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import unit_to_hu
@@ -182,6 +183,19 @@ def test_its_weights_are_known_by_their_file_also_in_half_precision(trained, tmp
     image = torch.rand(2, SIZE, SIZE)
     image[:, 5] = torch.nan
     assert abs(predict(image, loaded).astype(int) - predict(image, trained)).mean() < 3
+
+
+def test_weights_without_a_factor_of_the_deviation_still_load(trained, tmp_path):
+    older = {name: value for name, value in trained.state_dict().items() if name != "deviation_factor"}
+    save_weights(older, tmp_path / "older.pt", SIZE)
+    assert load_generator(tmp_path / "older.pt").deviation_factor == 1
+    resumed = nn.ModuleDict({"network": FineGenerator(SIZE)})
+    resumed.load_state_dict({f"network.{name}": value for name, value in older.items()})
+    assert "deviation_factor" not in older
+    trained.deviation_factor.fill_(1.25)
+    save_weights(trained.state_dict(), tmp_path / "newer.pt", half=True)
+    trained.deviation_factor.fill_(1)
+    assert load_generator(tmp_path / "newer.pt").deviation_factor == 1.25
 
 
 def test_training_starts_from_weights_of_either_kind(trained, coarse, thickness, tmp_path):

@@ -57,6 +57,15 @@ def test_labels_and_deviation_lie_on_the_grid_of_the_ct(network):
     assert 30 < np.median(found.deviation) < 300
 
 
+def test_the_deviation_is_calibrated(network):
+    image = torch.rand(2, 64, 64)
+    plain = predict_all(image, network).deviation
+    network.deviation_factor.fill_(1.5)
+    calibrated = predict_all(image, network).deviation
+    network.deviation_factor.fill_(1.0)
+    assert abs(calibrated - 1.5 * plain).max() <= 1.5
+
+
 def test_other_networks_tell_the_ct_alone():
     found = predict_all(torch.rand(2, 64, 64), build_generator("compact", 64).eval())
     assert found.labels is found.deviation is None

@@ -106,6 +106,8 @@ class FineGenerator(nn.Module):
         thickness: likewise.
         interval: ``(3,)``: by how much the lungs' volume in ml, the free air's in ml and the occupancy, counted in the
             coarse labels, are wrong at most in 9 of 10 cases (split-conformal); NaN until that is known.
+        deviation_factor: ``()``: what the standard deviation of :class:`Rendering` is multiplied by to be calibrated; 1
+            until that is known, and in weights that do not have it.
         unknown: the input where a film shows nothing.
 
     Input ``(B, 2, S, S)`` as :class:`~.generator.XReconGenerator`'s. Output ``(B, 1, S, S, S)``.
@@ -152,6 +154,9 @@ class FineGenerator(nn.Module):
         self.head = nn.Conv3d(fine_channels, 1, 1)
         self.interval: Tensor
         self.register_buffer("interval", torch.full((3,), torch.nan))
+        self.deviation_factor: Tensor
+        self.register_buffer("deviation_factor", torch.ones(()))
+        self.register_load_state_dict_pre_hook(add_deviation_factor)
         for layer in self.modules_that_start_at_zero():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.get_parameter("bias"))
@@ -435,3 +440,8 @@ def warm_start(network: FineGenerator, coarse: XReconGenerator, thickness: Thick
     network.coarse.load_state_dict(coarse.state_dict())
     network.thickness.load_state_dict(thickness.state_dict())
     return network
+
+
+def add_deviation_factor(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Give weights from before there was a :attr:`FineGenerator.deviation_factor` one that changes nothing."""
+    state.setdefault(f"{prefix}deviation_factor", torch.ones(()))

@@ -47,7 +47,7 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     check_weights(path)
     import torch
 
-    from .fine import FineGenerator
+    from .fine import FineGenerator, add_deviation_factor
     from .generator import PRESETS, build_generator
 
     path = Path(path)
@@ -64,6 +64,9 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
                 generator = FineGenerator(spatial_size) if network == FINE else build_generator(network, spatial_size)
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error
+        if isinstance(generator, FineGenerator):
+            add_deviation_factor(generator, state, "")
+            shapes.setdefault("deviation_factor", ())
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
             generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
             return generator.eval()

@@ -18,7 +18,7 @@ from ..files import InputError, file_sha256
 from ..fingerprint import code_fingerprint
 from ..frame import radiograph_to_unit, reconstruction_affine, unit_to_whole_hu
 from ..io.radiograph_files import VIEWS
-from ..networks.fine import FineGenerator
+from ..networks.fine import FineGenerator, Rendering
 from ..networks.weights import load_generator
 from ..placement.radiographs import PlacedPair, place_pair
 from ..quality import InputQuality, check_radiographs, projection_geometry, reprojection_consistency
@@ -173,9 +173,14 @@ def predict_all(image: torch.Tensor, generator: nn.Module) -> Prediction:
     with torch.inference_mode():
         rendering = generator.render(_network_input(image, generator))
         labels = rendering.labels[0].argmax(0).to(torch.uint8)
-        deviation = (0.5 * rendering.log_variance[0, 0].float()).exp() * frame.HU_SPAN
+        deviation = deviation_hu(rendering, generator)[0, 0]
     estimates = _estimates(rendering.coarse_labels, generator)
     return Prediction(_to_hu(rendering.volume[0, 0]), _doubled(labels), _doubled(deviation.round().short()), estimates)
+
+
+def deviation_hu(rendering: Rendering, generator: FineGenerator) -> torch.Tensor:
+    """Standard deviation ``(B, 1, x/2, y/2, z/2)`` in HU, calibrated where the weights are."""
+    return (0.5 * rendering.log_variance.float()).exp() * (frame.HU_SPAN * generator.deviation_factor)
 
 
 def estimate(image: torch.Tensor, generator: nn.Module) -> dict[str, Any] | None:
