@@ -76,20 +76,23 @@ def scores(
     draw(*groups[list(groups)[-1]]["films"], ROOT / picture)
 
 
-def deviation(weights: str = MODEL, store: str = FINE_STORE, judged: str = "", calibrate: bool = False) -> None:
+def deviation(
+    weights: str = MODEL, store: str = FINE_STORE, judged: str = "", cases: int = 6, calibrate: bool = False
+) -> None:
     """Say how well the deviation tells the error of a voxel, of people held out and of others yet.
 
     Args:
         weights: of a fine network.
         store: its cases at 1.6 mm of the people held out calibrate.
         judged: a store of other people yet, to judge by.
+        cases: of either, at most.
         calibrate: write the factor into the weights by which :data:`WITHIN_TWO` of the voxels of the body are within
             two deviations, with films of the people held out.
     """
     network = fine_network(weights)
-    groups = {"held out": voxel_errors(network, list_store(store, people=HELD_OUT))}
+    groups = {"held out": voxel_errors(network, list_store(store, people=HELD_OUT, limit=cases))}
     if judged:
-        groups["judged"] = voxel_errors(network, list_store(judged))
+        groups["judged"] = voxel_errors(network, list_store(judged, limit=cases))
     if calibrate:
         error, told = np.concatenate(groups["held out"]["films"], axis=1)
         network.deviation_factor.fill_(float(np.quantile(error / told, WITHIN_TWO)) / 2)
@@ -99,10 +102,10 @@ def deviation(weights: str = MODEL, store: str = FINE_STORE, judged: str = "", c
     print("| cases | n | within one deviation | within two | root mean square of error / deviation |")
     print("| --- | ---: | --- | --- | ---: |")
     for group, looks in groups.items():
-        for look, cases in looks.items():
-            shares = [[np.mean(error <= times * factor * told) for error, told in cases] for times in (1, 2)]
-            square = np.mean([np.square(error / (factor * told)).mean() for error, told in cases])
-            print(f"| {group}, {look} | {len(cases)} | {' | '.join(map(share_of, shares))} | {math.sqrt(square):.2f} |")
+        for look, seen in looks.items():
+            shares = [[np.mean(error <= times * factor * told) for error, told in seen] for times in (1, 2)]
+            square = np.mean([np.square(error / (factor * told)).mean() for error, told in seen])
+            print(f"| {group}, {look} | {len(seen)} | {' | '.join(map(share_of, shares))} | {math.sqrt(square):.2f} |")
     error, told = np.concatenate(groups[list(groups)[-1]]["films"], axis=1)
     print("\n| tenth of the voxels, by deviation | mean deviation (HU) | error, root mean square (HU) |")
     print("| --- | ---: | ---: |")
