@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xrecon_bundle import frame
-from xrecon_bundle.networks.data_consistency import back_project, match_greys, missing, reproject
+from xrecon_bundle.networks.data_consistency import Rays, match_greys, missing, reproject
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 
 GEOMETRIES = (ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)
@@ -41,7 +41,8 @@ def test_it_projects_as_the_projector_does(size: int, pixels: int) -> None:
 
 def test_back_projection_is_the_transpose() -> None:
     volume, images = random(2, 1, 20, 20, 20), random(2, 2, 28, 28)
-    torch.testing.assert_close((reproject(volume, 28) * images).sum(), (back_project(images, 20) * volume).sum())
+    rays = Rays(20, 28, volume)
+    torch.testing.assert_close((rays.project(volume) * images).sum(), (rays.back_project(images) * volume).sum())
 
 
 @pytest.mark.parametrize(

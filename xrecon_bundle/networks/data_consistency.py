@@ -10,9 +10,7 @@ levels are unknown.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,29 +25,43 @@ SMOOTH_VOXELS = 1.0  # standard deviation of the changes' Gaussian
 STEPS = 6  # of conjugate gradients
 
 
-def reproject(volume: Tensor, pixels: int) -> Tensor:
-    """Line integrals ``(B, 2, pixels, pixels)`` of ``(B, 1, n, n, n)``, in units of the cube's edge.
+class Rays:
+    """From a volume to its line integrals, and the transpose.
 
     The same numbers as :class:`~xrecon_bundle.projection.projector.Projector`'s of the chest's geometry. As both views
     look along an axis, each slice across it is resampled along rows and along columns, which are matrix products: an
     exported program can hold them, and so can its transpose.
+
+    Args:
+        size: edge n of the volume in voxels.
+        pixels: edge P of the images.
+        like: has the type and device of both.
     """
-    views = []
-    for view in range(2):
-        sampling, length = _constants(_resampling(view, volume.shape[-1], pixels), volume)
-        slices = volume[:, 0].movedim(1 + DEPTH[view], 1)
-        views.append((sampling @ (slices @ sampling.mT)).sum(1) * length)
-    return torch.stack(views, 1)
+
+    def __init__(self, size: int, pixels: int, like: Tensor) -> None:
+        with torch.no_grad():
+            self.views = [[part.to(like.dtype) for part in _resampling(view, size, pixels, like)] for view in range(2)]
+
+    def project(self, volume: Tensor) -> Tensor:
+        """Line integrals ``(B, 2, P, P)`` of ``(B, 1, n, n, n)``, in units of the cube's edge."""
+        views = []
+        for view, (sampling, length) in enumerate(self.views):
+            columns = volume[:, 0].movedim(1 + DEPTH[view], 1) @ sampling
+            views.append(_product(sampling.flatten(0, 1).mT, columns.flatten(1, 2)) * length)
+        return torch.stack(views, 1)
+
+    def back_project(self, images: Tensor) -> Tensor:
+        """``(B, 2, P, P)`` to ``(B, 1, n, n, n)``."""
+        volumes = []
+        for view, (sampling, length) in enumerate(self.views):
+            rows = _product(sampling.flatten(0, 1), images[:, view] * length).unflatten(1, sampling.shape[:2])
+            volumes.append((rows @ sampling.mT).movedim(1, 1 + DEPTH[view]))
+        return (volumes[0] + volumes[1])[:, None]
 
 
-def back_project(images: Tensor, size: int) -> Tensor:
-    """The transpose of :func:`reproject`: ``(B, 2, P, P)`` to ``(B, 1, size, size, size)``."""
-    volume = images.new_zeros(len(images), size, size, size)
-    for view in range(2):
-        sampling, length = _constants(_resampling(view, size, images.shape[-1]), images)
-        slices = sampling.mT @ (images[:, view] * length)[:, None] @ sampling
-        volume = volume + slices.movedim(1, 1 + DEPTH[view])
-    return volume[:, None]
+def reproject(volume: Tensor, pixels: int) -> Tensor:
+    """See :meth:`Rays.project`."""
+    return Rays(volume.shape[-1], pixels, volume).project(volume)
 
 
 def match_greys(image: Tensor, projected: Tensor, known: Tensor) -> Tensor:
@@ -97,24 +109,29 @@ def missing(
         without it, in units of the cube's edge.
     """
     n, pixels = volume.shape[-1], image.shape[-1]
-    near_body = (4 * _smooth(_smooth((volume > BODY).to(volume.dtype)))).clamp(max=1)
+    rays, kernel = Rays(n, pixels, volume), _gaussian(n, volume)
+
+    def smooth(x: Tensor) -> Tensor:
+        return _product(kernel, (kernel @ (x @ kernel))[:, 0].flatten(2)).view(x.shape)
+
+    near_body = (4 * smooth(smooth((volume > BODY).to(volume.dtype)))).clamp(max=1)
     prior = OUTSIDE + (1 - OUTSIDE) * near_body
 
     def change_of(z: Tensor) -> Tensor:
-        return prior * _smooth(z)
+        return prior * smooth(z)
 
     def normal(z: Tensor) -> Tensor:
-        return adjoint(reproject(change_of(z), pixels)) + noise**2 * z
+        return adjoint(rays.project(change_of(z))) + noise**2 * z
 
     def adjoint(images: Tensor) -> Tensor:
-        return _smooth(prior * back_project(images * known, n))
+        return smooth(prior * rays.back_project(images * known))
 
-    projected = reproject(volume.clamp(min=0), pixels)
+    projected = rays.project(volume.clamp(min=0))
     z = torch.zeros_like(volume)
     difference = explained = torch.zeros_like(image)
     for number in range(rounds):
         if number:
-            explained = reproject(change_of(z), pixels)
+            explained = rays.project(change_of(z))
         difference = known * (match_greys(image, projected + explained, known) - projected)
         residual = adjoint(difference - explained) - noise**2 * z
         direction, squared = residual, _squared(residual)
@@ -128,8 +145,9 @@ def missing(
     return change_of(z), difference
 
 
-def _constants(arrays: Sequence[np.ndarray], like: Tensor) -> list[Tensor]:
-    return [torch.from_numpy(array).to(like) for array in arrays]
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    """``matrix @ x`` of each in a batch. By itself ``@`` transposes a batch of one and copies it."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
 
 def _inner(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -140,34 +158,20 @@ def _squared(x: Tensor) -> Tensor:
     return x.square().sum((1, 2, 3, 4), keepdim=True)
 
 
-def _smooth(volume: Tensor) -> Tensor:
-    n = volume.shape[-1]
-    (kernel,) = _constants([_gaussian(n)], volume)
-    z = volume.reshape(-1, n) @ kernel
-    y = kernel @ z.reshape(-1, n, n)
-    return (kernel @ y.reshape(-1, n, n * n)).reshape(volume.shape)
-
-
-@functools.lru_cache(maxsize=8)
-def _gaussian(n: int) -> np.ndarray:
+def _gaussian(n: int, like: Tensor) -> Tensor:
     """Symmetric ``(n, n)``; what would lie outside is lost."""
-    at = np.arange(n)
+    at = torch.arange(n, dtype=torch.float64, device=like.device)
     away = (at[:, None] - at) / SMOOTH_VOXELS
-    kernel = np.exp(-0.5 * away**2) * (np.abs(away) <= 3)  # beyond it numbers so small that they slow down everything
-    return (kernel / kernel[n // 2].sum()).astype(np.float32)
+    kernel = torch.exp(-0.5 * away**2) * (away.abs() <= 3)  # beyond it numbers so small that they slow down everything
+    return (kernel / kernel[n // 2].sum()).to(like.dtype)
 
 
-@functools.lru_cache(maxsize=16)
-def _resampling(view: int, n: int, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each slice ``(n, pixels, n)`` along rows and columns alike, and the length of rays ``(pixels, pixels)``.
-
-    In NumPy, as a tensor that is kept while a network is exported belongs to the export.
-    """
-    slices = (np.arange(n) - (n - 1) / 2) * frame.voxel_size(n)
+def _resampling(view: int, n: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each slice ``(n, n, pixels)`` along rows and columns alike, and the length of rays ``(pixels, pixels)``."""
+    at, pixel = (torch.arange(m, dtype=torch.float64, device=like.device) for m in (n, pixels))
+    slices = (at - (n - 1) / 2) * frame.voxel_size(n)
     away = frame.SOURCE_TO_DETECTOR_MM - frame.DETECTOR_TO_CENTRE_MM + SOURCE_SIDE[view] * slices  # from the source
-    on_detector = ((np.arange(pixels) + 0.5) / pixels - 0.5) * frame.detector_size_mm()
-    tangent = on_detector / frame.SOURCE_TO_DETECTOR_MM
+    tangent = ((pixel + 0.5) / pixels - 0.5) * (frame.detector_size_mm() / frame.SOURCE_TO_DETECTOR_MM)
     place = away[:, None] * tangent / frame.voxel_size(n) + (n - 1) / 2
-    matrices = (1 - np.abs(place[..., None] - np.arange(n))).clip(min=0)
-    length = np.sqrt(1 + tangent[:, None] ** 2 + tangent**2) / n
-    return matrices.astype(np.float32), length.astype(np.float32)
+    matrices = (1 - (place[:, None] - at[:, None]).abs()).clamp(min=0)
+    return matrices, (1 + tangent[:, None] ** 2 + tangent**2).sqrt() / n

@@ -36,7 +36,7 @@ BAND_VOXELS = 9  # of half size, parted by an average over so many
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 DEPTHS = 4  # voxels in a row that see one place of the radiograph
-SLAB = 16  # slices that are rendered at once
+SLAB = 16  # slices that are rendered at once; larger tensors are new memory each time, which costs more than the work
 LOGIT_GAIN = 10.0  # Adam moves every weight by the same small step, and logits have far to go
 JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-Net, of the change that comes out
 MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
@@ -206,28 +206,35 @@ class FineGenerator(nn.Module):
     ) -> Rendering:
         """:meth:`render` with what :meth:`coarse_part` gave."""
         size = self.spatial_size
-        coarse, coarse_labels, features, lacking = part
-        of_coarse = _coarse_rendering(coarse, coarse_labels)
+        of_coarse = _coarse_rendering(part.coarse, part.labels)
         images = self._encode(image, of_coarse.coarse)
-        joined = _pointwise(self.to_middle, torch.cat([features, coarse.to(features.dtype)], dim=1))
+        joined = _pointwise(self.to_middle, torch.cat([part.features, part.coarse.to(part.features.dtype)], dim=1))
+        halves = [_pointwise(layer, of_view[1]) for layer, of_view in zip(self.image_to_middle, images, strict=True)]
+        fulls = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
         first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
-        middle = self._middle(joined, [of_view[1] for of_view in images], lacking, first, extent)
-        # One voxel more at either end, which the up-sampling needs.
-        log_variance, labels, believed = _pointwise(self.middle_head, middle).float().split([1, LABELS, BANDS], dim=1)
-        at = [torch.arange(n, device=image.device) + a // 2 - 1 for a, n in zip(first, middle.shape[2:], strict=True)]
-        labels = LOGIT_GAIN * labels + upsample(coarse_labels, at, size // 2)
-        air = _doubled(_free_air(labels))
-        change = _doubled((believed * _block(lacking, at)).sum(1, keepdim=True))
-        log_variance, labels = (part[:, :, 1:-1, 1:-1, 1:-1] for part in (log_variance, labels))
-        fine = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
-        slab = extent[0] if start is not None else SLAB
+        rows = extent[0] if start is not None else SLAB
+        full, half, inner = (
+            [
+                torch.arange(a // step - halo, (a + n) // step + halo, device=image.device)
+                for a, n in zip(first, extent, strict=True)
+            ]
+            for step, halo in ((1, 0), (2, HALO), (2, 1))
+        )
+        slabs = zip(
+            full[0].split(rows),
+            half[0].split([rows // 2 + 2 * HALO, *[rows // 2] * (extent[0] // rows - 1)]),
+            inner[0].unfold(0, rows // 2 + 2, rows // 2),
+            strict=True,
+        )
+        seen, changed, rendered = (_Slabs(overlap) for overlap in (4, 2, 2))
         parts = []
-        for x in range(0, extent[0], slab):
-            here = _doubled(_pointwise(self.to_fine, middle[:, :, x // 2 : (x + slab) // 2 + 2]))
-            place = (first[0] + x, first[1], first[2])
-            parts.append(self._fine(here, fine, coarse, place, (slab, *extent[1:])))
-        volume = _with_air(torch.cat(parts, dim=2) + change, air)
-        return Rendering(volume, labels, log_variance, *of_coarse)
+        for x, new, around in slabs:
+            features = seen(self._features(joined, halves, part.lacking, [new, *half[1:]]))
+            change = changed(F.leaky_relu_(self.middle[0](features[:, :, -len(new) - 2 :]), 0.1))
+            change = self.middle[1](change) + features[:, :, 2:-2, 2:-2, 2:-2]
+            middle = rendered(F.leaky_relu_(change, 0.1))
+            parts.append(self._fine(middle, fulls, part, [around, *inner[1:]], [x, *full[1:]]))
+        return Rendering(*(torch.cat(part, dim=2) for part in zip(*parts, strict=True)), *of_coarse)
 
     def render_coarse(self, image: Tensor) -> CoarseRendering:
         """The coarse part of :meth:`render`, at a fraction of the cost."""
@@ -305,47 +312,59 @@ class FineGenerator(nn.Module):
         parts = torch.stack([grey, known, DIFFERENCE_GAIN * difference], dim=2)
         return [parts[:, view] for view in range(len(VIEWS))]
 
-    def _middle(
-        self,
-        joined: Tensor,
-        images: list[Tensor],
-        lacking: Tensor,
-        start: tuple[int, int, int],
-        extent: tuple[int, int, int],
-    ) -> Tensor:
-        """Features ``(B, C, x/2 + 2, y/2 + 2, z/2 + 2)`` of a block at half size."""
+    def _features(self, joined: Tensor, images: list[Tensor], lacking: Tensor, at: list[Tensor]) -> Tensor:
+        """What the middle convolutions take, ``(B, C, ...)`` at some voxels of half size."""
         half = self.spatial_size // 2
-        at = [
-            torch.arange(first // 2 - HALO, (first + n) // 2 + HALO, device=joined.device)
-            for first, n in zip(start, extent, strict=True)
-        ]
-        x = upsample(joined, at, half) + _pointwise(self.lacking_to_middle, MISSING_GAIN * _block(lacking, at))
-        for view, (layer, of_view) in enumerate(zip(self.image_to_middle, images, strict=True)):
-            x = x + lift(_pointwise(layer, of_view), view, at, half)
+        x = lift(images[0], 0, at, half)
+        x += lift(images[1], 1, at, half)
+        x += upsample(joined, at, half)
+        x += _pointwise(self.lacking_to_middle, MISSING_GAIN * _block(lacking, at))
         for axis, index in enumerate(at):
             share = ((index + 0.5) * 2 / half - 1)[:, None].to(x.dtype) * self.place.weight[:, axis].to(x.dtype)
-            x = x + share.T.reshape(1, len(share.T), *(-1 if other == axis else 1 for other in range(3)))
-        x = F.leaky_relu(x, 0.1).contiguous(memory_format=torch.channels_last_3d)
-        change = self.middle[1](F.leaky_relu(self.middle[0](x), 0.1))
-        return F.leaky_relu(x[:, :, 2:-2, 2:-2, 2:-2] + change, 0.1)
+            x += share.T.reshape(1, len(share.T), *(-1 if other == axis else 1 for other in range(3)))
+        return F.leaky_relu_(x, 0.1).contiguous(memory_format=torch.channels_last_3d)
 
     def _fine(
-        self,
-        x: Tensor,
-        images: list[Tensor],
-        coarse: Tensor,
-        start: tuple[int, int, int],
-        extent: tuple[int, int, int],
-    ) -> Tensor:
-        """The volume ``(B, 1, x, y, z)`` of a block."""
-        at = [torch.arange(first, first + n, device=x.device) for first, n in zip(start, extent, strict=True)]
-        with torch.autocast(x.device.type, enabled=False):  # nothing to gain: reordering would cost more
-            x = x.float().contiguous()
+        self, middle: Tensor, images: list[Tensor], part: CoarsePart, half: list[Tensor], full: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The volume, labels and log variance of a :class:`Rendering`.
+
+        Args:
+            middle: ``(B, C, x/2 + 2, y/2 + 2, z/2 + 2)``: one voxel more at either end, which the up-sampling needs.
+            images: features of each view at full size.
+            part: see :class:`CoarsePart`.
+            half: voxels of ``middle``.
+            full: voxels of the volume.
+        """
+        told = _pointwise(self.middle_head, middle).float()
+        log_variance, labels, believed = told.split([1, LABELS, BANDS], dim=1)
+        labels = LOGIT_GAIN * labels + upsample(part.labels, half, self.spatial_size // 2)
+        air = _doubled(_free_air(labels))
+        change = _doubled((believed * _block(part.lacking, half)).sum(1, keepdim=True))
+        with torch.autocast(middle.device.type, enabled=False):  # nothing to gain: reordering would cost more
+            x = _doubled(_pointwise(self.to_fine, middle.float()))
             for view, of_view in enumerate(images):
-                add_lifted(x, of_view, view, at, self.spatial_size)
-            x = _pointwise(self.fine, F.leaky_relu(x, 0.1))
-            rendered = _pointwise(self.head, F.leaky_relu(x, 0.1))
-            return rendered + upsample(coarse.float(), at, self.spatial_size)
+                add_lifted(x, of_view, view, full, self.spatial_size)
+            x = _pointwise(self.fine, F.leaky_relu_(x, 0.1))
+            volume = _pointwise(self.head, F.leaky_relu_(x, 0.1))
+            volume += upsample(part.coarse.float(), full, self.spatial_size)
+        inside = (..., *(slice(1, -1),) * 3)
+        return _with_air(volume + change, air), labels[inside], log_variance[inside]
+
+
+class _Slabs:
+    """Slabs of a volume ``(B, C, x, y, z)``, one after the other, each with the last slices of the one before it."""
+
+    def __init__(self, overlap: int) -> None:
+        self.overlap = overlap
+        self.last: Tensor | None = None
+
+    def __call__(self, slab: Tensor) -> Tensor:
+        """The slab with what came before it."""
+        if self.last is not None:
+            slab = torch.cat([self.last, slab], dim=2)
+        self.last = slab[:, :, -self.overlap :]
+        return slab
 
 
 def _block(volume: Tensor, at: list[Tensor]) -> Tensor:
@@ -372,14 +391,17 @@ def _with_air(volume: Tensor, air: Tensor) -> Tensor:
 
 
 def _doubled(x: Tensor) -> Tensor:
-    """Up-sampled twice, without the voxel at either end."""
-    return F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)[:, :, 2:-2, 2:-2, 2:-2]
+    """Up-sampled twice, trilinearly, without the voxel at either end."""
+    for axis in (4, 3, 2):
+        before, here, after = (x.narrow(axis, start, x.shape[axis] - 2) for start in range(3))
+        x = torch.stack([before.lerp(here, 0.75), after.lerp(here, 0.75)], axis + 1).flatten(axis, axis + 1)
+    return x
 
 
 def _pointwise(layer: nn.Module, x: Tensor) -> Tensor:
     """A 1x1 convolution as the matrix product that it is: few channels, many voxels, no reordering."""
-    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    return (weight.flatten(1) @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
+    weight, bias = layer.get_parameter("weight").flatten(1), layer.get_parameter("bias")
+    return torch.baddbmm(bias[:, None], weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def lift(feature: Tensor, view: int, at: list[Tensor], size: int) -> Tensor:
@@ -427,12 +449,14 @@ def upsample(volume: Tensor, at: list[Tensor], size: int) -> Tensor:
         at: voxels along x, y and z of the grid with ``size`` voxels along the edge; beyond it the border goes on.
         size: see ``at``.
     """
-    for index in at:
-        n = volume.shape[2]
-        place = ((index + 0.5) * (n / size) - 0.5).clamp(0, n - 1)
-        weight = (1 - (place[:, None] - torch.arange(n, device=volume.device)).abs()).clamp(min=0).to(volume.dtype)
-        volume = torch.tensordot(volume, weight, ([2], [1]))  # takes the axis away in front and adds it at the end
-    return volume
+    n = volume.shape[-1]
+    x, y, z = (_weights(index, n, size).to(volume.dtype) for index in at)
+    return y @ (x @ volume.flatten(3)).unflatten(3, (n, n)) @ z.T
+
+
+def _weights(at: Tensor, n: int, size: int) -> Tensor:
+    place = ((at + 0.5) * (n / size) - 0.5).clamp(0, n - 1)
+    return (1 - (place[:, None] - torch.arange(n, device=at.device)).abs()).clamp(min=0)
 
 
 def warm_start(network: FineGenerator, coarse: XReconGenerator, thickness: ThicknessNet) -> FineGenerator:
