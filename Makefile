@@ -70,6 +70,7 @@ bench: .venv/.ready
 	$(PY) scripts/benchmark.py training
 	$(PY) scripts/benchmark.py radiographs
 	$(PY) scripts/benchmark.py startup
+	$(PY) scripts/benchmark.py reconstruction
 
 ablation: .venv/.ready
 	$(PY) scripts/ablation.py

@@ -9,8 +9,19 @@ from xrecon_bundle.cli import start
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks import generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, startup, thorax, training
+from benchmarks import (
+    generator,
+    prepare,
+    projector,
+    ptxseg,
+    ptxseg_numbers,
+    radiographs,
+    reconstruction,
+    startup,
+    thorax,
+    training,
+)
 
 if __name__ == "__main__":
-    modules = (generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, startup, thorax, training)
-    start({module.__name__.split(".")[-1]: module.run for module in modules})
+    modules = (generator, prepare, projector, ptxseg, ptxseg_numbers, radiographs, reconstruction, startup, thorax)
+    start({module.__name__.split(".")[-1]: module.run for module in (*modules, training)})

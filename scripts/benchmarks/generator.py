@@ -147,7 +147,7 @@ def random_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> Weights
 
 
 def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) -> None:
-    """Print one measurement, taken in this process, as JSON: seconds of the fastest run and peak memory in GB.
+    """Print one measurement, taken in this process, as JSON: seconds of the fastest run, its CPU's, peak memory in GB.
 
     Args:
         what: "baseline" or "ours" (inference), "ours-bf16" (under bfloat16 autocast), "baseline-training" or
@@ -194,13 +194,14 @@ def measure(what: str, spatial_size: int, repeats: int = 1, threads: int = 2) ->
             return
         training_loss(generate(), condition, discriminator).backward()
 
-    seconds = []
+    times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         step()
-        seconds.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start, time.process_time() - cpu))
+    seconds, cpu = min(times)
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(json.dumps({"seconds": min(seconds), "peak_gb": peak_gb}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak_gb}))
 
 
 def training_loss(volume: Tensor, condition: Tensor, discriminator: CoordConvPatchDiscriminator) -> Tensor:
@@ -306,7 +307,7 @@ def run(
             row: dict[str, Any] = {"task": task, "size": size}
             whats = ("baseline", "ours", "ours-bf16") if task == "inference" else ("baseline-training", "ours-training")
             repeats = 2 if task == "inference" and size < 200 else 1
-            baseline, ours, *bf16 = (_measure_apart(what, size, repeats, threads) for what in whats)
+            baseline, ours, *bf16 = (measure_apart(what, size, repeats, threads) for what in whats)
             row.update(zip(("baseline", "ours", "ours-bf16"), (baseline, ours, *bf16), strict=False))
             figures = [f"{of['seconds']:.2f} s, {of['peak_gb']:.2f} GB" for of in (baseline, ours, *bf16)]
             faster, smaller = (baseline[key] / ours[key] for key in ("seconds", "peak_gb"))
@@ -316,7 +317,8 @@ def run(
     return rows
 
 
-def _measure_apart(what: str, size: int, repeats: int, threads: int) -> dict[str, float]:
+def measure_apart(what: str, size: int, repeats: int, threads: int) -> dict[str, float]:
+    """:func:`measure` in a process of its own."""
     command = [sys.executable, __file__, "measure", what, str(size), str(repeats), str(threads)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(result.stdout)

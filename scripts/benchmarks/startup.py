@@ -11,37 +11,51 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
-# Runs in a process of its own, after which fd 9 has its CPU seconds: of start and imports, and of the whole.
+# Runs in a process of its own, after which fd 9 has what it cost, see Cost.
 CHILD = """
-import sys, time
+import resource, sys, time
 from importlib import _bootstrap
-load, depth, seconds = _bootstrap._find_and_load, 0, time.process_time()
+load, depth, begun = _bootstrap._find_and_load, 0, time.perf_counter()
+imports, wall = time.process_time(), 0.0
 def find_and_load(*arguments):
-    global depth, seconds
-    begun = time.process_time()
+    global depth, imports, wall
+    start = time.process_time(), time.perf_counter()
     depth += 1
     try:
         return load(*arguments)
     finally:
         depth -= 1
         if not depth:
-            seconds += time.process_time() - begun
+            imports += time.process_time() - start[0]
+            wall += time.perf_counter() - start[1]
 _bootstrap._find_and_load = find_and_load
 try:
     {code}
 finally:
-    open(9, "w").write(f"{{seconds}} {{time.process_time()}}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    open(9, "w").write(f"{{imports}} {{time.process_time()}} {{wall}} {{time.perf_counter() - begun}} {{peak}}")
 """
 TORCH = "import torch"
 XRECON = "from xrecon_bundle.cli import main; main(sys.argv[1:])"
+
+
+class Cost(NamedTuple):
+    """CPU seconds of start and imports and of the whole process, likewise on the clock, and its peak memory in GB."""
+
+    imports: float
+    cpu: float
+    imports_wall: float
+    wall: float
+    peak_gb: float
 
 
 def run(repeats: int = 5) -> None:
     """Time every command ``repeats`` times in turn on a synthetic chest, and print the least of each."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        chest = _make_chest(folder)
+        chest = make_chest(folder)
         pa, lateral, ct = (str(chest / name) for name in ("pa.png", "lateral.png", "ct.nii.gz"))
         whole = {
             "--help": ["--help"],
@@ -60,18 +74,19 @@ def run(repeats: int = 5) -> None:
             "simulate": ["simulate", ct, f"{folder}/case", "64"],
             "evaluate": ["evaluate", ct, ct],
         }
-        times: dict[str, list[tuple[float, float]]] = {}
+        times: dict[str, list[Cost]] = {}
         for _ in range(repeats + 1):  # the first round fills the caches
-            times.setdefault(TORCH, []).append(_seconds(TORCH, []))
+            times.setdefault(TORCH, []).append(cost(TORCH, []))
             for name, arguments in {**whole, **working}.items():
-                times.setdefault(name, []).append(_seconds(XRECON, arguments))
-    least = {name: min(pair[name in whole] for pair in rounds[1:]) for name, rounds in times.items()}
+                times.setdefault(name, []).append(cost(XRECON, arguments))
+    least = {name: min(of.cpu if name in whole else of.imports for of in rounds[1:]) for name, rounds in times.items()}
     print("CPU s  ratio  command")
     for name, seconds in least.items():
         print(f"{seconds:5.2f}  {seconds / least[TORCH]:5.2f}  {name}")
 
 
-def _make_chest(folder: Path) -> Path:
+def make_chest(folder: Path) -> Path:
+    """Write a synthetic chest's CT and radiographs."""
     from xrecon_bundle.anatomy.thorax import synthesize_thorax
     from xrecon_bundle.datasets.cases import write_case
     from xrecon_bundle.frame import cube_affine
@@ -80,16 +95,15 @@ def _make_chest(folder: Path) -> Path:
     return folder / "chests" / "chest"
 
 
-def _seconds(code: str, arguments: list[str]) -> tuple[float, float]:
-    """CPU seconds of start and imports, and of the whole process."""
+def cost(code: str, arguments: list[str], threads: int = 1) -> Cost:
+    """Run code with arguments in a process of its own."""
     reading, writing = os.pipe()
     code = f"import os; os.dup2({writing}, 9); os.close({writing})\n" + CHILD.format(code=code)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, as what pip installs is
     subprocess.run(
         [sys.executable, "-c", code, *arguments], pass_fds=[writing], capture_output=True, check=False, env=environment
     )
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        imports, whole = map(float, pipe.read().split())
-    return imports, whole
+        return Cost(*map(float, pipe.read().split()))

@@ -220,7 +220,7 @@ class FineGenerator(nn.Module):
             ]
             for step, halo in ((1, 0), (2, HALO), (2, 1))
         )
-        slabs = zip(
+        places = zip(
             full[0].split(rows),
             half[0].split([rows // 2 + 2 * HALO, *[rows // 2] * (extent[0] // rows - 1)]),
             inner[0].unfold(0, rows // 2 + 2, rows // 2),
@@ -228,13 +228,14 @@ class FineGenerator(nn.Module):
         )
         seen, changed, rendered = (_Slabs(overlap) for overlap in (4, 2, 2))
         parts = []
-        for x, new, around in slabs:
+        for x, new, around in places:
             features = seen(self._features(joined, halves, part.lacking, [new, *half[1:]]))
             change = changed(F.leaky_relu_(self.middle[0](features[:, :, -len(new) - 2 :]), 0.1))
             change = self.middle[1](change) + features[:, :, 2:-2, 2:-2, 2:-2]
             middle = rendered(F.leaky_relu_(change, 0.1))
             parts.append(self._fine(middle, fulls, part, [around, *inner[1:]], [x, *full[1:]]))
-        return Rendering(*(torch.cat(part, dim=2) for part in zip(*parts, strict=True)), *of_coarse)
+        volume, labels, log_variance = (torch.cat(slabs, dim=2) for slabs in zip(*parts, strict=True))
+        return Rendering(volume, labels, log_variance, *of_coarse)
 
     def render_coarse(self, image: Tensor) -> CoarseRendering:
         """The coarse part of :meth:`render`, at a fraction of the cost."""
