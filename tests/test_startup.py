@@ -69,7 +69,7 @@ def test_help_and_mistyped_names_are_answered_without_heavy_imports(arguments: l
         (
             ["segment", "{chest}/ct.nii.gz", "{chest}/labels.nii.gz"],
             {"nibabel", "SimpleITK"},
-            {"torch", "monai", "itk", "h5py", "skimage.transform", "matplotlib"},
+            {"torch", "monai", "itk", "h5py", "skimage.transform", "skimage.morphology", "scipy.spatial", "matplotlib"},
         ),
         (
             ["reconstruct", "{chest}/pa.png", "{chest}/lateral.png", "{chest}/out.nii.gz", "--accept_any_view"],

@@ -43,6 +43,12 @@ def test_solidity_is_the_share_of_the_hull_that_is_filled(name, solidity):
     assert measured(name).solidity == pytest.approx(solidity, abs=0.06)
 
 
+@pytest.mark.parametrize("blur_mm", [3.0, 15.0])
+def test_solidity_is_not_asked_of_what_is_too_thin_to_count(blur_mm):
+    crescent = measure_pocket(POCKETS["crescent"], CAVITY, SPACING, blur=np.full(3, blur_mm))
+    assert np.isnan(crescent.solidity) == ("too thin" in judge(crescent).reason) == (blur_mm > crescent.thickness_mm)
+
+
 @pytest.mark.parametrize(
     ("name", "least", "most"),
     [

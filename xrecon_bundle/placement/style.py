@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import skimage  # its parts are imported at first use
 import torch
-from skimage.exposure import equalize_adapthist, match_histograms
 from torch import Tensor
 
 from ..files import InputError, load_nifti
@@ -30,10 +30,12 @@ def normalise_style(image: Tensor, style: str) -> Tensor:
     unknown = np.isnan(unit)
     unit[unknown] = 0
     if style == "clahe":
-        matched = [equalize_adapthist(view) for view in unit]
+        matched = [skimage.exposure.equalize_adapthist(view) for view in unit]
     else:
         reference = np.asarray(radiograph_to_unit(_reference(style)))
-        matched = [match_histograms(view, wanted) for view, wanted in zip(unit, reference, strict=True)]
+        matched = [
+            skimage.exposure.match_histograms(view, wanted) for view, wanted in zip(unit, reference, strict=True)
+        ]
     return torch.from_numpy(np.where(unknown, np.nan, np.stack(matched)).astype(np.float32))
 
 

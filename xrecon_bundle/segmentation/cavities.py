@@ -6,8 +6,8 @@ All functions take a CT in HU with LPI axes on the working grid (``grid.py``) an
 from __future__ import annotations
 
 import numpy as np
+import skimage  # its parts are imported at first use
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from .body import find_body
 from .distance import box_around, distance_to, opened
@@ -212,18 +212,23 @@ def _split_sides(
     """1 right and 2 left: what lies well to either side is certain; between, the cavities meet at the densest ridge."""
     middle, half = _middle(parts, body, spacing, rules)
     position = ((np.arange(hu.shape[0]) - middle) / half)[:, None, None]
-    markers = np.zeros(hu.shape, np.int32)
+    markers = np.zeros(hu.shape, np.uint8)
     markers[parts & (position < -rules.mediastinum)] = 1
     markers[parts & (position > rules.mediastinum)] = 2
+    islands, count = ndimage.label(parts)
+    right, left = (np.bincount(islands[markers == side], minlength=count + 1) > 0 for side in (1, 2))
+    sides = (right + 2 * left).astype(np.uint8)[islands]
     # Islands wholly between the two are kept on their own side of the middle.
-    labels, _ = ndimage.label(parts)
-    lost = parts & ~np.isin(labels, np.unique(labels[markers > 0]))
-    markers[lost & (position <= 0)] = 1
-    markers[lost & (position > 0)] = 2
-    ridge = ndimage.gaussian_filter(hu, 1.0 / spacing)
-    between = slice(*np.searchsorted(position[:, 0, 0], (-1.2 * rules.mediastinum, 1.2 * rules.mediastinum)))
-    sides = markers.copy()
-    sides[between] = watershed(ridge[between], markers[between], mask=parts[between])
+    lost = parts & (sides == 0)
+    sides[lost & (position <= 0)] = 1
+    sides[lost & (position > 0)] = 2
+    both = sides == 3
+    if both.any():
+        ridge = ndimage.gaussian_filter(hu, 1.0 / spacing)
+        between = slice(*np.searchsorted(position[:, 0, 0], (-1.2 * rules.mediastinum, 1.2 * rules.mediastinum)))
+        sides[both] = markers[both]
+        flooded = skimage.segmentation.watershed(ridge[between], markers[between], mask=both[between])
+        sides[between][both[between]] = flooded[both[between]]
     return sides
 
 

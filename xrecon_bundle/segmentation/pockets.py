@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import skimage  # its parts are imported at first use
 from scipy import ndimage
-from skimage.morphology import convex_hull_image
 
 from .distance import distance_to
 from .parameters import PARAMETERS, PocketRules
@@ -29,7 +29,8 @@ class Pocket:
         reach_mm: 95th percentile of that depth.
         bulge: share of lung around the surface between pocket and lung, where that is away from the wall: 0.5 where it
             is flat, less where the lung bulges into the pocket, more where the pocket bulges; NaN if it is nowhere.
-        solidity: share of its convex hull, axial slice by slice and as far as it lies in the cavity, that it fills.
+        solidity: share of its convex hull, axial slice by slice and as far as it lies in the cavity, that it fills; NaN
+            if it is too thin to count whatever its shape.
         step: rise of density from it to the lung beyond it, from air to lung being 1; infinite if none is seen.
         blur_mm: sigma of the CT's blur in the axial plane.
         centre_mm: centre of gravity ``(3,)`` from the volume's first voxel, along its axes.
@@ -82,17 +83,19 @@ def measure_pocket(
     step = np.inf
     if density is not None and clear is not None:
         step = _step(pocket, density, clear, spacing / np.maximum(blur, spacing))
+    thickness, blur_mm = 2.0 * volume / (wall + inner), float(blur[0])
+    thin = thickness <= _least_thickness(blur_mm, rules)
     x, y, z = (float(at) for at in ndimage.center_of_mass(pocket) * np.asarray(spacing))
     return Pocket(
         volume_ml=volume / 1000.0,
-        thickness_mm=2.0 * volume / (wall + inner),
+        thickness_mm=thickness,
         wall=wall / (wall + inner),
         depth_mm=float(np.median(depth)),
         reach_mm=float(np.percentile(depth, 95)),
         bulge=_bulge(pocket, cavity, from_wall, spacing, rules),
-        solidity=_solidity(pocket, cavity, spacing, rules.hull_mm),
+        solidity=np.nan if thin else _solidity(pocket, cavity, spacing, rules.hull_mm),
         step=step,
-        blur_mm=float(blur[0]),
+        blur_mm=blur_mm,
         centre_mm=(x, y, z),
     )
 
@@ -105,7 +108,7 @@ def judge(pocket: Pocket, rules: PocketRules = PARAMETERS.pockets) -> Verdict:
     the lung beyond be plainly denser; a crescent, which lies along the wall, needs a little less wall.
     """
     p = pocket
-    least_thick = max(rules.least_thick_mm, rules.least_thick_sigmas * p.blur_mm)
+    least_thick = _least_thickness(p.blur_mm, rules)
     wall = f"{p.wall:.0%} of its surface is chest wall"
     if p.volume_ml < rules.least_ml:
         return Verdict(False, f"too small to be told from an error of the outline (under {rules.least_ml:g} mL)")
@@ -131,6 +134,11 @@ def judge(pocket: Pocket, rules: PocketRules = PARAMETERS.pockets) -> Verdict:
     if p.depth_mm > rules.most_deep * p.thickness_mm:
         return Verdict(False, f"thin, but {p.depth_mm:.0f} mm deep below the chest wall, not along it")
     return Verdict(True, f"a crescent along the chest wall: {wall}")
+
+
+def _least_thickness(blur_mm: float, rules: PocketRules) -> float:
+    """In mm; up to it a pocket cannot be told from an error of the cavity's outline."""
+    return max(rules.least_thick_mm, rules.least_thick_sigmas * blur_mm)
 
 
 def _step(pocket: np.ndarray, density: np.ndarray, clear: np.ndarray, sampling: np.ndarray) -> float:
@@ -166,7 +174,8 @@ def _solidity(pocket: np.ndarray, cavity: np.ndarray, spacing: np.ndarray, grid_
     hull = 0
     for z in range(pocket.shape[2]):
         area = pocket[..., z]
-        hull += int(np.count_nonzero(convex_hull_image(area) & cavity[..., z] | area)) if area.any() else 0
+        if area.any():
+            hull += int(np.count_nonzero(skimage.morphology.convex_hull_image(area) & cavity[..., z] | area))
     return np.count_nonzero(pocket) / max(1, hull)
 
 
