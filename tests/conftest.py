@@ -14,6 +14,8 @@ from xrecon_bundle.files import InputError
 
 CACHE = Path(__file__).parents[1] / ".cache"
 
+SIZE = 64  # voxels along an edge of the synthetic case, and of the volumes that the untrained weights are for
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For an environment that has everything optional: `make test-extras`."""
@@ -36,6 +38,32 @@ def pytest_configure(config: pytest.Config) -> None:
         fetch_lidc_dicom(CACHE)
         for name in OPEN_CTS:
             fetch_open_ct(name, CACHE)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic chest as `xrecon simulate` writes a CT, away from the scanner's zero."""
+    from xrecon_bundle.anatomy.thorax import synthesize_thorax
+    from xrecon_bundle.datasets.cases import write_case
+    from xrecon_bundle.frame import cube_affine
+
+    folder = tmp_path_factory.mktemp("case") / "chest"
+    write_case(folder, synthesize_thorax(0, SIZE).ct, cube_affine(SIZE, (5.0, -170.0, -200.0)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained weights."""
+    import torch
+
+    from xrecon_bundle.networks import build_generator
+    from xrecon_bundle.networks.weights import save_weights
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    save_weights(build_generator("compact", SIZE).state_dict(), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -18,37 +18,17 @@ from PIL import Image
 from radiograph_cases import grey_levels, write_dicom
 
 from xrecon_bundle import __version__, cli
-from xrecon_bundle.anatomy.thorax import synthesize_thorax
-from xrecon_bundle.datasets.cases import file_sha256, write_case
+from xrecon_bundle.datasets.cases import file_sha256
 from xrecon_bundle.dicom.series import choose_series, load_series, scan_dicom
 from xrecon_bundle.dicom.write import write_ct_series
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.io.readers import dicom_files
-from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.published import published_shapes
-from xrecon_bundle.networks.weights import save_weights
 from xrecon_bundle.quality.consistency import LOW_SCORE
 from xrecon_bundle.segmentation.ptxseg import SEGMENTERS
 
 SIZE = 64
 CENTRE = (5.0, -170.0, -200.0)
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic chest as `xrecon simulate` writes a CT."""
-    folder = tmp_path_factory.mktemp("case") / "chest"
-    write_case(folder, synthesize_thorax(0, SIZE).ct, cube_affine(SIZE, CENTRE))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained weights."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(build_generator("compact", SIZE).state_dict(), path)
-    return path
 
 
 def xrecon(*arguments: object) -> None:

@@ -15,7 +15,6 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
 from app_client import Page
 from chest_phantom import dicom_slices, phantom, phantom_affine, place_of, save_dicom
 from known_chest import KnownChest
@@ -26,28 +25,10 @@ from xrecon_bundle.app import sessions, uploads
 from xrecon_bundle.app.server import AppServer
 from xrecon_bundle.app.sessions import Work
 from xrecon_bundle.cli import main
-from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.io.readers import read_ct
-from xrecon_bundle.networks import build_generator
-from xrecon_bundle.networks.weights import save_weights
 
 SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("case") / "chest"
-    write_case(folder, synthesize_thorax(0, SIZE).ct, cube_affine(SIZE, (0, 0, 0)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(build_generator("compact", SIZE).state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")

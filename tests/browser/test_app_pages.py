@@ -11,37 +11,27 @@ import numpy as np
 import psutil
 import pydicom
 import pytest
-import torch
 from browser_shots import SHOTS
 from known_chest import KnownChest
 from PIL import Image
 
-from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.app.server import AppServer
 from xrecon_bundle.app.sessions import Work
-from xrecon_bundle.datasets.cases import write_case
-from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.networks import build_generator
-from xrecon_bundle.networks.weights import save_weights
 
 SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("case") / "chest"
-    write_case(folder, synthesize_thorax(0, SIZE).ct, cube_affine(SIZE, (0, 0, 0)))
-    (folder / "bad.png").write_bytes(b"none")
-    (folder / "bad.nii.gz").write_bytes(b"none")
-    return folder
+def case(case: Path) -> Path:
+    """With two files that are none."""
+    (case / "bad.png").write_bytes(b"none")
+    (case / "bad.nii.gz").write_bytes(b"none")
+    return case
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(build_generator("compact", SIZE).state_dict(), path)
-    made = AppServer(Work(path))
+def server(model: Path) -> Iterator[AppServer]:
+    made = AppServer(Work(model))
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()

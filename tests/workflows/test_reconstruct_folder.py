@@ -16,31 +16,14 @@ import torch
 from radiograph_cases import grey_levels, write_dicom
 
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
-from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.datasets.radiograph_pairs import find_pairs
 from xrecon_bundle.files import InputError
-from xrecon_bundle.frame import cube_affine
 from xrecon_bundle.networks import build_generator
 from xrecon_bundle.networks.weights import save_weights
 from xrecon_bundle.workflows import reconstruct_folder as batch
 from xrecon_bundle.workflows.predictor import Predictor
 
 SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("case") / "chest"
-    write_case(folder, synthesize_thorax(0, SIZE).ct, cube_affine(SIZE, (5, -170, -200)))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(build_generator("compact", SIZE).state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
