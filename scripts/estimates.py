@@ -213,4 +213,5 @@ def r_of(found: np.ndarray, truth: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    start({"deviation": deviation} if sys.argv[1:2] == ["deviation"] else scores)
+    commands = {"scores": scores, "deviation": deviation}
+    start(commands if sys.argv[1:2] and sys.argv[1] in commands else scores)
