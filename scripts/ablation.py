@@ -132,18 +132,20 @@ def _train(name: str, folder: Path, settings: dict[str, Any]) -> None:
 
 def _evaluate(name: str, folder: Path, settings: dict[str, Any]) -> list[dict[str, float]]:
     """Of each test patient the metrics; the report stays in ``folder``."""
-    overlay = yaml.safe_load((CONFIGS / "ablation" / f"{name}.yaml").read_text())
-    network = {key: value for key, value in overlay.items() if key.startswith("network_def")}
-    monai.bundle.run(
-        config_file=str(CONFIGS / "evaluate.yaml"),
-        ckpt_path=str(folder / "model.pt"),
-        output_dir=str(folder / "report"),
-        segmenter="$None",  # after so few steps there is no pleural line to be found
-        pages=0,
-        **settings,
-        **network,
-    )
-    with open(folder / "report" / "metrics.csv", newline="") as file:
+    report, weights = folder / "report" / "metrics.csv", folder / "model.pt"
+    if not report.exists() or report.stat().st_mtime < weights.stat().st_mtime:
+        overlay = yaml.safe_load((CONFIGS / "ablation" / f"{name}.yaml").read_text())
+        network = {key: value for key, value in overlay.items() if key.startswith("network_def")}
+        monai.bundle.run(
+            config_file=str(CONFIGS / "evaluate.yaml"),
+            ckpt_path=str(weights),
+            output_dir=str(report.parent),
+            segmenter="$None",  # after so few steps there is no pleural line to be found
+            pages=0,
+            **settings,
+            **network,
+        )
+    with open(report, newline="") as file:
         return [{metric: float(row[metric]) for metric in METRICS} for row in csv.DictReader(file)]
 
 
