@@ -16,6 +16,8 @@ plus a residual; all residuals are zero at first. Where the labels say free air,
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -211,8 +213,9 @@ class FineGenerator(nn.Module):
         joined = _pointwise(self.to_middle, torch.cat([part.features, part.coarse.to(part.features.dtype)], dim=1))
         halves = [_pointwise(layer, of_view[1]) for layer, of_view in zip(self.image_to_middle, images, strict=True)]
         fulls = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
-        first, extent = (start, (edge,) * 3) if start is not None else ((0, 0, 0), (size,) * 3)
-        rows = extent[0] if start is not None else SLAB
+        first, extent, rows = (start, (edge,) * 3, edge) if start is not None else ((0, 0, 0), (size,) * 3, SLAB)
+        if start is None and torch.compiler.is_compiling():
+            rows = size // 4  # the steps of each slab are written down
         full, half, inner = (
             [
                 torch.arange(a // step - halo, (a + n) // step + halo, device=image.device)
@@ -265,7 +268,7 @@ class FineGenerator(nn.Module):
 
     def _lacking(self, volume: Tensor, grey: Tensor, known: Tensor) -> Tensor:
         """``(B, MISSING, c, c, c)``: what a coarse volume lacks to explain its radiographs."""
-        with torch.autocast(volume.device.type, enabled=False):
+        with _without_autocast(volume):
             change, difference = missing(volume.float(), grey, known)
             n = volume.shape[-1]
             at = [torch.arange(n, device=volume.device)] * 3
@@ -290,7 +293,7 @@ class FineGenerator(nn.Module):
     def _lacking_at_half_size(self, volume: Tensor, image: Tensor) -> Tensor:
         """``(B, BANDS, S/2, S/2, S/2)``: what the coarse volume lacks at half size, its coarse and its fine detail."""
         half = self.spatial_size // 2
-        with torch.no_grad(), torch.autocast(volume.device.type, enabled=False):
+        with torch.no_grad(), _without_autocast(volume):
             at = [torch.arange(half, device=volume.device)] * 3
             change, _ = missing(upsample(volume.float(), at, half), *self._small(image, half), 1, NOISE)
             low = change
@@ -307,7 +310,7 @@ class FineGenerator(nn.Module):
         """Of each view its grey levels, 0 where unknown, where it is known, and what the coarse volume lacks of it."""
         known = (image >= 0).to(image.dtype)
         grey = image * known
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        with torch.no_grad(), _without_autocast(image):
             projected = reproject(coarse.float().clamp(min=0), image.shape[-1])
             difference = known * (match_greys(grey, projected, known) - projected)
         parts = torch.stack([grey, known, DIFFERENCE_GAIN * difference], dim=2)
@@ -342,7 +345,7 @@ class FineGenerator(nn.Module):
         labels = LOGIT_GAIN * labels + upsample(part.labels, half, self.spatial_size // 2)
         air = _doubled(_free_air(labels))
         change = _doubled((believed * _block(part.lacking, half)).sum(1, keepdim=True))
-        with torch.autocast(middle.device.type, enabled=False):  # nothing to gain: reordering would cost more
+        with _without_autocast(middle):  # nothing to gain: reordering would cost more
             x = _doubled(_pointwise(self.to_fine, middle.float()))
             for view, of_view in enumerate(images):
                 add_lifted(x, of_view, view, full, self.spatial_size)
@@ -366,6 +369,12 @@ class _Slabs:
             slab = torch.cat([self.last, slab], dim=2)
         self.last = slab[:, :, -self.overlap :]
         return slab
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """For what half precision would spoil. Where it is off nothing is entered, as an exported program would hold it."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 
 
 def _block(volume: Tensor, at: list[Tensor]) -> Tensor:
@@ -420,7 +429,7 @@ def lift(feature: Tensor, view: int, at: list[Tensor], size: int) -> Tensor:
     step = frame.voxel_size(size)
     along = [(index.to(torch.float32) - (size - 1) / 2) * step for index in at]
     geometry = (ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)[view](feature.shape[-1])
-    with torch.autocast(feature.device.type, enabled=False):  # half precision would blur the places
+    with _without_autocast(feature):  # half precision would blur the places
         points = torch.stack(torch.meshgrid(along, indexing="ij"), dim=-1)
         seen = geometry.project(points) * (2 / frame.detector_size_mm())  # the detector spans [-1, 1]
         grid = seen.flip(-1).flatten(0, 1)[None].expand(feature.shape[0], -1, -1, -1)
