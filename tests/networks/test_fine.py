@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import unit_to_hu
-from xrecon_bundle.networks.fine import FineGenerator, lift, upsample, warm_start
+from xrecon_bundle.networks.fine import CoarsePart, FineGenerator, lift, upsample, warm_start
 from xrecon_bundle.networks.generator import build_generator
 from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet
 from xrecon_bundle.networks.weights import load_fine, load_generator, save_weights
@@ -57,15 +58,30 @@ def test_before_training_it_gives_the_up_sampled_coarse_volume(coarse, thickness
 
 
 def test_a_block_is_that_part_of_the_whole(trained):
+    """The whole is rendered slab by slab, a block at once; one lies across slabs, one at two faces of the cube."""
     image = torch.rand(1, 2, SIZE, SIZE)
     image[:, :, :9] = trained.unknown
     with torch.no_grad():
-        whole, block = trained.render(image), trained.render(image, (12, 20, 36), 16)
+        part = trained.coarse_part(image)
+        whole = trained.render_fine(image, part)
+        blocks = {place: trained.render_fine(image, part, *place) for place in (((12, 20, 36), 16), ((0, 44, 4), 20))}
     assert whole.volume.shape == (1, 1, SIZE, SIZE, SIZE)
     assert whole.labels.shape == (1, 5, SIZE // 2, SIZE // 2, SIZE // 2)
-    for name, step in {"volume": 1, "labels": 2, "log_variance": 2}.items():
-        part = (..., *(slice(first // step, (first + 16) // step) for first in (12, 20, 36)))
-        torch.testing.assert_close(getattr(block, name), getattr(whole, name)[part], atol=1e-5, rtol=1e-4)
+    for (start, edge), block in blocks.items():
+        for name, step in {"volume": 1, "labels": 2, "log_variance": 2}.items():
+            inside = (..., *(slice(first // step, (first + edge) // step) for first in start))
+            torch.testing.assert_close(getattr(block, name), getattr(whole, name)[inside], atol=1e-5, rtol=1e-4)
+
+
+def test_the_fine_part_of_224_takes_less_than_400_mb(baseline):
+    """Counted with tensors that hold nothing; 1.7 GB if it were rendered at once."""
+    with FakeTensorMode(), torch.no_grad():
+        network, image = FineGenerator(224).eval(), torch.zeros(1, 2, 224, 224)
+        shapes = ((1, 64), (5, 64), (16, 64), (2, 112))  # channels and edge
+        part = CoarsePart(*(torch.zeros(1, channels, *(edge,) * 3) for channels, edge in shapes))
+        with baseline.LiveMemory() as live:
+            network.render_fine(image, part)
+    assert live.peak < 0.4e9
 
 
 def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
