@@ -1,14 +1,16 @@
 """What a fifth more or less of each number of PTX-Seg does, and what each rule for pockets of air is good for.
 
-`python scripts/benchmark.py ptxseg_numbers`; the tables go to docs/results/ptx-seg-numbers.md.
+`python scripts/benchmark.py ptxseg_numbers`; the table goes to docs/results/ptx-seg-numbers.csv.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import datetime
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +35,7 @@ from . import ptxseg
 STEP_MM = 2.4  # voxels of the CTs: the coarsest that are not interpolated
 MARGIN_MM = 15.0  # of the body around the lungs that is kept
 SEED = 1  # numbers were chosen on it: what is printed is how much hangs on them, not how good they are
+COLUMNS = ("group", "number", "value", "-20 %", "+20 %", "off")
 CHANGE = {"air": 0.005, "cavity": 0.005, "false": 0.1}  # smaller changes count as none: Dice, Dice, points
 # What judge() never acts on: with this value a rule is off.
 OFF = {
@@ -68,18 +71,19 @@ class Score(NamedTuple):
     false: float
 
 
-def run(output: str = "docs/results/ptx-seg-numbers.md", groups: str | Sequence[str] = ()) -> None:
-    """Vary every number, print the tables, and write them.
+def run(output: str = "docs/results/ptx-seg-numbers.csv", groups: str | Sequence[str] = (), cts: int = 2) -> None:
+    """Vary every number, print what changes, and write it as a table.
 
     Args:
-        output: Markdown file.
-        groups: of tissue, optics, air, pockets, cavities; default all.
+        output: CSV file.
+        groups: of tissue, optics, air, pockets, cavities; default all. Of the others the file keeps what it has.
+        cts: how many of the two CTs, from the first on.
     """
     known = [field.name for field in dataclasses.fields(Parameters)]
     chosen = [groups] if isinstance(groups, str) else list(groups)
     if not set(chosen) <= set(known):
         raise InputError(f"--groups {','.join(chosen)}: not all are known; give some of {','.join(known)}")
-    cases = [_cropped(case) for case in make_cases()]
+    cases = [_cropped(case) for case in islice(make_cases(), cts)]
     whole = dataclasses.replace(PARAMETERS, pockets=dataclasses.replace(PARAMETERS.pockets, least_ml=0.5))
     base = {case.name: _score(case, PARAMETERS) for case in cases}
     pockets, cavities = {}, {}
@@ -87,24 +91,37 @@ def run(output: str = "docs/results/ptx-seg-numbers.md", groups: str | Sequence[
         labels, judged = ClassicalSegmenter(whole).explain(case.hu.astype(np.float32), case.spacing)
         pockets[case.name] = [one.pocket for side in judged.values() for one in side]
         cavities[case.name] = pleural_cavity_labels(labels)
-    lines = _head(cases, base, chosen)
+    for name, score in base.items():
+        print(
+            f"{name}: Dice of air {score.air:.3f}, of cavity {score.cavity:.3f}, false air {score.false:.2f} %",
+            flush=True,
+        )
+    rows = _rows_of(Path(output), [group for group in known if group not in (chosen or known)])
     for part in chosen or known:
         numbers = getattr(PARAMETERS, part)
-        rows = []
         for field in dataclasses.fields(numbers):
             value = getattr(numbers, field.name)
             for name, fewer, more in _variants(field.name, value):
-                cells = [_effect(cases, base, pockets, cavities, part, field.name, other) for other in (fewer, more)]
+                others = [fewer, more]
                 if part == "pockets" and field.name in OFF:
-                    without = OFF[field.name] if OFF[field.name] is not None else numbers.least_wall_round
-                    cells.append(_effect(cases, base, pockets, cavities, part, field.name, without))
-                elif part == "pockets":
-                    cells.append("")
-                rows.append((name, _text(value if name == field.name else value[int(name[-2])]), *cells))
-                print(*rows[-1], sep=" | ", flush=True)
-        lines += table(type(numbers).__name__, rows)
-    with atomic_path(output) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+                    others.append(numbers.least_wall_round if OFF[field.name] is None else OFF[field.name])
+                cells = [_effect(cases, base, pockets, cavities, part, field.name, other) for other in others]
+                shown = _text(value if name == field.name else value[int(name[-2])])
+                rows.append(dict(zip(COLUMNS, (part, name, shown, *cells, ""), strict=False)))
+                print(*rows[-1].values(), sep=" | ", flush=True)
+    rows.sort(key=lambda row: known.index(row["group"]))
+    with atomic_path(output) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _rows_of(path: Path, groups: Sequence[str]) -> list[dict[str, str]]:
+    """The rows that a table which is there has of these groups."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["group"] in groups]
 
 
 def make_cases() -> Iterator[Case]:
@@ -219,43 +236,5 @@ def _effect(
     return ", ".join(said)
 
 
-def table(title: str, rows: list[tuple[str, ...]]) -> list[str]:
-    """Markdown of a group of numbers: those that change something in a table, the others in a line.
-
-    Args:
-        title: of the group.
-        rows: a number each: name, value, what a fifth less and more does, in words, and for pockets no rule at all.
-    """
-    telling = [row for row in rows if any(row[2:])]
-    lines = [f"\n## {title}\n"]
-    if telling:
-        columns = ["number", "value", "-20 %", "+20 %", "off"][: len(rows[0])]
-        lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *telling)] + [""]
-    quiet = [f"`{row[0]}` ({row[1]})" for row in rows if row not in telling]
-    return lines + [f"Nothing changes with {', '.join(quiet)}."] * bool(quiet)
-
-
 def _text(value: Any) -> str:
     return ", ".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
-
-
-def _head(cases: list[Case], base: dict[str, Score], groups: list[str]) -> list[str]:
-    option = f" --groups {','.join(groups)}" if groups else ""
-    lines = [
-        "# PTX-Seg's numbers: what a fifth of each does",
-        "",
-        f"`python scripts/benchmark.py ptxseg_numbers{option}`, {datetime.date.today()}.",
-        f"Voxels of {STEP_MM} mm, seed {SEED}, which the numbers were chosen on: how much hangs on a number, not how",
-        "good it is. What each means and was chosen on: `xrecon_bundle/segmentation/parameters.py`. Cells: the larger",
-        "change in the two CTs of the free air's Dice (`air`), of the worse pleural cavity's Dice (`cavity`), of false",
-        "air in points of the cavity's volume (`false`); under 0.005 and 0.1 it is none. `off`: without the rule.",
-        "",
-        "| CT | Dice of free air | Dice of cavity | false air, % |",
-        "| --- | --- | --- | --- |",
-    ]
-    for case in cases:
-        score = base[case.name]
-        air = "" if math.isnan(score.air) else f"{score.air:.3f}"
-        lines.append(f"| {case.name} | {air} | {score.cavity:.3f} | {score.false:.2f} |")
-    print("\n".join(lines), flush=True)
-    return lines
