@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from xrecon_bundle import frame
+from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.blocks import StoreBlocks, StoreCases
-from xrecon_bundle.datasets.training_store import COARSE, PIXELS, SIZE
+from xrecon_bundle.datasets.training_store import COARSE, PIXELS, SIZE, draw_case, list_store, write_store
 from xrecon_bundle.files import InputError
 
 
@@ -132,3 +133,40 @@ def test_cases_to_validate_with_are_the_same_whenever_they_are_asked_for(tmp_pat
     assert torch.equal(images[0], again[1]["image"])
     assert torch.equal(images[1], again[0]["image"])
     assert not torch.equal(*images)  # every second one is a film
+
+
+def test_who_is_shaped_as_one_held_out_is_held_out_too(tmp_path):
+    names = ["ann-00000", "ann+bob-00001", "bob+ann-00002", "cid+ann-00003", "bob-00004"]
+    for name in names:
+        add_case(tmp_path, name)
+    found = {
+        "of ann": [path.name for path in list_store(tmp_path, people=["ann"])],
+        "without bob": [path.name for path in list_store(tmp_path, without=["bob"])],
+        "of both": [path.name for path in list_store(tmp_path, people=["ann", "bob"])],
+    }
+    assert found == {
+        "of ann": ["ann-00000"],
+        "without bob": ["ann-00000", "cid+ann-00003"],
+        "of both": ["ann-00000", "ann+bob-00001", "bob+ann-00002", "bob-00004"],
+    }
+
+
+def test_a_store_of_people_between_people(tmp_path):
+    """Two people at 224, kept as :func:`standard_person` keeps them; at 32 it takes seconds."""
+    (tmp_path / "people").mkdir()
+    for number, name in enumerate(("ann", "bob")):
+        case = synthesize_thorax(number, 32)
+        ct, labels = (part.repeat(7, 0).repeat(7, 1).repeat(7, 2) for part in (case.ct, case.segmentation))
+        np.savez(tmp_path / "people" / f"{name}.npz", ct=ct, labels=labels)
+    people = {name: Path(f"{name}.nii.gz") for name in ("ann", "bob")}
+    names = write_store(tmp_path, people, 2, synthetic_every=2, spatial_size=32, spread=1.5, between=1.0)
+    assert names == ["ann+bob-00000", "synthetic-00001"]
+    assert [path.name for path in list_store(tmp_path)] == names
+    key = draw_case(names[0][:-6], 0, 1.5)
+    assert (key["person"], key["towards"]) == ("ann", "bob")
+    assert 0.2 <= key["share"] <= 0.8
+    assert 1 <= key["spread"] <= 1.5
+    between = np.load(tmp_path / "cases" / names[0] / "coarse_labels.npy")
+    ann = synthesize_thorax(0, 32).segmentation.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert (between != ann).mean() > 0.01
+    assert {1, 2} <= {*between.flat}

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from xrecon_bundle.engines.blocks import BlockLoss
-from xrecon_bundle.networks.fine import LABELS, Rendering
+from xrecon_bundle.engines.blocks import DISTURBED_VOXELS, BlockLoss, like_another_chest
+from xrecon_bundle.networks.fine import LABELS, FineGenerator, Rendering
 
 
 def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple[Rendering, dict[str, torch.Tensor]]:
@@ -55,3 +55,34 @@ def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():
     # d/ds of (s + e^2 exp(-s)) / 2, over 8 voxels
     expected = 0.5 * (1 - 0.01 * math.exp(2.0)) / 8
     torch.testing.assert_close(rendering.log_variance.grad, torch.full_like(rendering.log_variance, expected))
+
+
+def test_a_disturbed_volume_is_the_same_chest_with_surfaces_elsewhere():
+    """Smooth volumes whose voxels say where they come from: how far each has moved can be read."""
+    n = 32
+    x, y, z = torch.meshgrid(*[torch.arange(n) / n] * 3, indexing="ij")
+    torch.manual_seed(0)
+    moved = torch.stack(
+        [n * (like_another_chest(part[None, None]) - part)[0, 0] for part in (x, y, z) for _ in range(20)]
+    )
+    inner = moved[:, 6:-6, 6:-6, 6:-6]
+    root_mean_square = inner.square().mean((1, 2, 3)).sqrt()
+    assert 0.1 < (root_mean_square == 0).float().mean() < 0.45
+    assert 0.3 < root_mean_square.max() < 2 * DISTURBED_VOXELS
+    assert inner.diff(dim=1).abs().max() < 1  # nothing folds
+
+
+def test_what_is_disturbed_is_what_the_frozen_generator_says():
+    torch.manual_seed(0)
+    network = FineGenerator(32).eval()
+    for layer in network.modules_that_start_at_zero():
+        torch.nn.init.normal_(layer.weight, 0, 0.05)
+    image, given = torch.rand(1, 2, 32, 32), []
+    with torch.no_grad():
+        plain = network.render_coarse(image)
+        same = network.render_coarse(image, lambda coarse: given.append(coarse) or coarse)
+        other = network.render_coarse(image, lambda coarse: 0 * coarse)
+        frozen = network.coarse(torch.nn.functional.interpolate(image, 64, mode="area"))
+    torch.testing.assert_close(given[0], frozen, atol=1e-4, rtol=0)
+    torch.testing.assert_close(same.coarse, plain.coarse)
+    assert (other.coarse - plain.coarse).abs().max() > 0.01

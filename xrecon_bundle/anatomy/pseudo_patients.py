@@ -31,6 +31,7 @@ def make_pseudo_patient(
     standing: bool = False,
     diseased: bool = False,
     spread: float = 1.0,
+    towards: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Deform a CT and its labels and vary its intensities.
 
@@ -43,6 +44,7 @@ def make_pseudo_patient(
         standing: the CT's patient lay, this one stands, as for a radiograph: see :func:`random_deformation`.
         diseased: one dome of the diaphragm may be higher, and :func:`~.disease.add_lung_disease`.
         spread: of size, organs, chest wall and smooth change, in multiples of the usual one.
+        towards: a share of a velocity that leads to another person's shape, :func:`.likeness.velocity_between`.
 
     Returns:
         CT (int16 HU) and labels (their dtype) on the same grid.
@@ -55,7 +57,7 @@ def make_pseudo_patient(
     if not np.isin(labels, _LUNGS).any():
         raise ValueError("the label map holds no lung (values 1 to 4)")
     edges = np.asarray(spacing, dtype=float)
-    source = random_deformation(labels, edges, seed, standing, diseased, spread)
+    source = random_deformation(labels, edges, seed, standing, diseased, spread, towards)
     moved = ndimage.map_coordinates(hu.astype(np.float32), source, order=3, mode="nearest")
     moved_labels = ndimage.map_coordinates(labels, source, order=0, mode="nearest")
     varied = _vary_intensity(moved, moved_labels, jacobian(source), edges, np.random.default_rng([seed, 1]))
@@ -71,6 +73,7 @@ def random_deformation(
     standing: bool = False,
     diseased: bool = False,
     spread: float = 1.0,
+    towards: np.ndarray | None = None,
 ) -> np.ndarray:
     """Where each voxel of the pseudo-patient comes from in the real one: voxel indices ``(3, X, Y, Z)``, float32.
 
@@ -82,9 +85,8 @@ def random_deformation(
     """
     edges = np.asarray(spacing, dtype=float)
     rng = np.random.default_rng([seed, 0])
-    shape = np.array(labels.shape)
-    coarse = np.maximum(np.ceil((shape - 1) * edges / GRID_MM).astype(int) + 1, 3)
-    nodes = [np.linspace(0, n - 1, m) for n, m in zip(shape, coarse, strict=True)]
+    nodes = grid_nodes(labels.shape, edges)
+    coarse = np.array([len(node) for node in nodes])
     index = np.stack(np.meshgrid(*nodes, indexing="ij"))
     step = np.array([node[1] - node[0] for node in nodes]) * edges
     position = index * edges[:, None, None, None]
@@ -94,6 +96,8 @@ def random_deformation(
     velocity += spread * _soft_tissue(organs, position, rng) + spread * _smooth_noise(coarse, step, rng)
     if standing:
         velocity += _standing(organs, position, np.random.default_rng([seed, 2]))
+    if towards is not None:
+        velocity += towards
     if diseased:
         velocity += _one_dome(organs, position, np.random.default_rng([seed, 3]))
     affine, centre = _body(organs, position, rng, spread)
@@ -104,7 +108,14 @@ def random_deformation(
             break
         velocity = 0.8 * velocity
     source = moved / edges[:, None, None, None]
-    return _on_finer_grid(source, shape)
+    return _on_finer_grid(source, np.array(labels.shape))
+
+
+def grid_nodes(shape: tuple[int, ...], spacing: frame.Vector) -> list[np.ndarray]:
+    """Voxel indices along each axis, about :data:`GRID_MM` apart, at which velocities are given."""
+    edges = (np.array(shape) - 1) * np.asarray(spacing, dtype=float)
+    counts = np.maximum(np.ceil(edges / GRID_MM).astype(int) + 1, 3)
+    return [np.linspace(0, n - 1, count) for n, count in zip(shape, counts, strict=True)]
 
 
 def _on_finer_grid(values: np.ndarray, shape: np.ndarray) -> np.ndarray:

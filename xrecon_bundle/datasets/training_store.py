@@ -39,6 +39,8 @@ from .store import FILES, Outcome, finished_record, run_cases
 SIZE, COARSE, PIXELS = 224, 64, 288
 RECORD = "case.json"
 SYNTHETIC = "synthetic"
+AND = "+"  # between the names of two people, the first of whom is shaped as the second in part
+SHARES = (0.2, 0.8)  # of the way from one to the other
 
 
 def people_of(folder: str | Path, cache: str | Path) -> dict[str, Path]:
@@ -65,6 +67,7 @@ def write_store(
     workers: int = 1,
     spatial_size: int = SIZE,
     spread: float = 1.0,
+    between: float = 0.0,
 ) -> list[str]:
     """Make ``cases`` cases, of all people in turn; what is finished is kept.
 
@@ -76,6 +79,7 @@ def write_store(
         workers: processes.
         spatial_size: of the CTs that the cases are made of. Smaller than :data:`SIZE`: for the coarse volume only.
         spread: how much more than usual a pseudo-patient may differ from the real one, at most; drawn from 1 to this.
+        between: share of the pseudo-patients who go part of the way to another person's shape.
 
     Returns:
         the names of the cases.
@@ -88,7 +92,11 @@ def write_store(
     for number in range(cases):
         synthetic = synthetic_every and number % synthetic_every == synthetic_every - 1
         of_people = number - (number // synthetic_every if synthetic_every else 0)
-        jobs.append((SYNTHETIC if synthetic else names[of_people % len(names)], number))
+        name = SYNTHETIC if synthetic else names[of_people % len(names)]
+        rng = np.random.default_rng([8, number])
+        if not synthetic and rng.random() < between:
+            name += AND + str(rng.choice([other for other in names if other != name]))
+        jobs.append((name, number))
     outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
@@ -103,14 +111,14 @@ def list_store(
     Args:
         folder: the store.
         people: only of these; empty: of all.
-        without: none of these.
+        without: none of these, nor one who is shaped as one of them in part.
         limit: at most so many, as evenly of all people as they come.
 
     Raises:
         InputError: there is none.
     """
     found = [path.parent for path in sorted(Path(folder).glob(f"cases/*/{RECORD}"))]
-    found = [path for path in found if (not people or _person(path) in people) and _person(path) not in without]
+    found = [path for path in found if (not people or _people(path) <= {*people}) and not _people(path) & {*without}]
     if not found:
         raise InputError(f"{folder}: no finished case; make the store with scripts/weights.py store")
     return sorted(found, key=lambda path: path.name[-5:])[:limit]
@@ -147,6 +155,22 @@ def _sized_person(name: str, path: Path, cache: Path, spatial_size: int) -> tupl
     return (ct, labels) if spatial_size == SIZE else resize_labelled(ct, labels, spatial_size)
 
 
+def _velocity_between(person: str, other: str, people: dict[str, Path], cache: Path, spatial_size: int) -> np.ndarray:
+    from ..anatomy.likeness import velocity_between
+    from ..projection.film import extend_scan
+
+    kept = cache / f"{person}{AND}{other}-{spatial_size}.npy"
+    if not kept.exists():
+        both = [_sized_person(name, people[name], cache, spatial_size) for name in (person, other)]
+        (ct, labels), (other_ct, other_labels) = ((extend_scan(ct, 0.0), labels) for ct, labels in both)
+        spacing = (frame.voxel_size(spatial_size),) * 3
+        temporary = Path(mkdtemp(dir=cache)) / kept.name
+        np.save(temporary, velocity_between(ct, labels, other_ct, other_labels, spacing))
+        temporary.replace(kept)
+        temporary.parent.rmdir()
+    return np.load(kept)
+
+
 def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """What the store keeps of a CT ``(S, S, S)`` in HU and its labels, by file name."""
     import torch
@@ -169,7 +193,8 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
     """What case ``number`` is: person, seed, pneumothorax (side, occupancy, posture) or None, whether made to
-    stand, whether with other diseases of the lung, and how much it differs, from 1 to ``spread``."""
+    stand, whether with other diseases of the lung, how much it differs, from 1 to ``spread``, and which share of the
+    way it goes to whose shape."""
     rng = np.random.default_rng([7, number])
     seed = int(rng.integers(2**31))
     chance, side, share, posture = rng.random(4)
@@ -183,9 +208,11 @@ def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
             "occupancy": round(float(occupancy), 4),
             "posture": "erect" if posture < 0.6 else "supine",
         }
-    drawn = {"person": name, "number": number, "seed": seed, "pneumothorax": pneumothorax}
     differs = round(1 + (spread - 1) * float(rng.random()), 4)
-    return drawn | {"standing": standing, "diseased": diseased, "spread": differs}
+    person, _, towards = name.partition(AND)
+    share = round(float(rng.uniform(*SHARES)), 4) if towards else 0.0
+    drawn = {"person": person, "number": number, "seed": seed, "pneumothorax": pneumothorax, "standing": standing}
+    return drawn | {"diseased": diseased, "spread": differs, "towards": towards, "share": share}
 
 
 def _make_case(
@@ -223,8 +250,12 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
     size = key["spatial_size"]
     ct, labels = _sized_person(key["person"], people[key["person"]], folder / "people", size)
     spacing = (frame.voxel_size(size),) * 3
-    varied = (key[name] for name in ("seed", "standing", "diseased", "spread"))
-    ct, labels = make_pseudo_patient(ct, labels, spacing, *varied)
+    towards = None
+    if key["towards"]:
+        towards = key["share"] * _velocity_between(key["person"], key["towards"], people, folder / "people", size)
+    ct, labels = make_pseudo_patient(
+        ct, labels, spacing, key["seed"], key["standing"], key["diseased"], key["spread"], towards
+    )
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)
@@ -234,5 +265,5 @@ def _name(person: str, number: int) -> str:
     return f"{person}-{number:05d}"
 
 
-def _person(case: Path) -> str:
-    return case.name[:-6]
+def _people(case: Path) -> set[str]:
+    return set(case.name[:-6].split(AND))

@@ -17,6 +17,7 @@ plus a residual; all residuals are zero at first. Where the labels say free air,
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -240,14 +241,19 @@ class FineGenerator(nn.Module):
         volume, labels, log_variance = (torch.cat(slabs, dim=2) for slabs in zip(*parts, strict=True))
         return Rendering(volume, labels, log_variance, *of_coarse)
 
-    def render_coarse(self, image: Tensor) -> CoarseRendering:
-        """The coarse part of :meth:`render`, at a fraction of the cost."""
-        return _coarse_rendering(*self._join(image)[:2])
+    def render_coarse(self, image: Tensor, disturb: Callable[[Tensor], Tensor] | None = None) -> CoarseRendering:
+        """The coarse part of :meth:`render`, at a fraction of the cost.
 
-    def _join(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        Args:
+            image: ``(B, 2, S, S)``.
+            disturb: in training, what becomes of the frozen generator's volume ``(B, 1, c, c, c)``.
+        """
+        return _coarse_rendering(*self._join(image, disturb)[:2])
+
+    def _join(self, image: Tensor, disturb: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The coarse volume without free air, the labels' logits, and the features ``(B, C, c, c, c)`` of both."""
         with torch.no_grad():
-            coarse, seen = self._see(image)
+            coarse, seen = self._see(image, disturb)
             pair = self._small(image, coarse.shape[-1])
             seen = torch.cat([seen, self._lacking(coarse, *pair)], dim=1)
         features = F.relu(self.join_norm(self.join(seen)[0]))
@@ -275,11 +281,12 @@ class FineGenerator(nn.Module):
             lifted = [lift(DIFFERENCE_GAIN * difference[:, view, None], view, at, n) for view in range(len(VIEWS))]
         return torch.cat([MISSING_GAIN * change, *lifted], dim=1)
 
-    def _see(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _see(self, image: Tensor, disturb: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
         """What the frozen parts make of a pair: their coarse volume, and all that the U-Net takes, at the same size."""
         size = (self.coarse.spatial_size,) * 2
         small = F.interpolate(torch.where(image < 0, self.coarse.unknown, image), size=size, mode="area")
         coarse = self.coarse(small).float()
+        coarse = disturb(coarse) if disturb else coarse
         n = coarse.shape[-1]
         at = [torch.arange(n, device=image.device)] * 3
         lifted = [
