@@ -84,6 +84,17 @@ def test_the_fine_part_of_224_takes_less_than_400_mb(baseline):
     assert live.peak < 0.4e9
 
 
+@pytest.mark.slow
+def test_an_exported_program_gives_the_same_volume(coarse, thickness):
+    network = warm_start(FineGenerator(32), coarse, thickness).eval()
+    for layer in network.modules_that_start_at_zero():
+        torch.nn.init.normal_(layer.weight, 0, 0.05)
+    image = torch.rand(1, 2, 32, 32)
+    with torch.no_grad():
+        program = torch.export.export(network, (torch.zeros_like(image),))
+        torch.testing.assert_close(program.module()(image), network(image), atol=1e-3, rtol=0)
+
+
 def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
     rendering = trained.train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
     sum(part.square().mean() for part in rendering).backward()
