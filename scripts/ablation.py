@@ -86,7 +86,7 @@ def run(
         "resume": True,
     }
     values: dict[str, list[list[dict[str, float]]]] = {}  # of each experiment, seed and patient
-    curves: dict[str, list[dict[str, list[tuple[int, float]]]]] = {}
+    curves: dict[str, list[dict[str, dict[int, float]]]] = {}
     for name, of_seed in itertools.product(experiments, range(seed, seed + seeds)):
         print(f"\n=== {name}, seed {of_seed}: {EXPERIMENTS[name]}", flush=True)
         folder = output / f"{name}-{of_seed}"
@@ -149,10 +149,10 @@ def _evaluate(name: str, folder: Path, settings: dict[str, Any]) -> list[dict[st
         return [{metric: float(row[metric]) for metric in METRICS} for row in csv.DictReader(file)]
 
 
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Epoch and value of the validation's metrics."""
+def _curves(folder: Path) -> dict[str, dict[int, float]]:
+    """The validation's metrics by epoch; of an epoch done again after an interruption the later one."""
     events = EventAccumulator(str(folder)).Reload()
-    return {metric: [(event.step, event.value) for event in events.Scalars(metric)] for metric in CURVES}
+    return {metric: {event.step: event.value for event in events.Scalars(metric)} for metric in CURVES}
 
 
 def _markdown(values: dict[str, dict[str, np.ndarray]]) -> str:
@@ -186,12 +186,12 @@ def _draw(values: dict[str, dict[str, np.ndarray]], curves: dict[str, Any]) -> F
             above.plot(difference.mean(axis=0), np.full(difference.shape[1], at + 0.25), ".", color="tab:blue")
         above.axvline(0, color="grey", linewidth=1)
         above.set_yticks(range(len(compared)), [f"{name}\n- {COMPARED_WITH[name]}" for name in compared], fontsize=8)
-        above.invert_yaxis()
-        above.set(title=f"difference of {METRICS[metric]}, 95 % interval; blue: each seed")
+        above.set(ylim=(len(compared) - 0.4, -0.6), title=f"{METRICS[metric]}: difference, 95 % interval")
         for name, of_seeds in curves.items():
-            epochs, reached = np.array([of_seed[metric] for of_seed in of_seeds]).mean(axis=0).T
+            epochs = sorted(set.intersection(*({*of_seed[metric]} for of_seed in of_seeds)))
+            reached = [np.mean([of_seed[metric][epoch] for of_seed in of_seeds]) for epoch in epochs]
             below.plot(epochs, reached, marker=".", label=name)
-        below.set(xlabel="epoch", title=f"{METRICS[metric]} of the validation, mean of the seeds")
+        below.set(xlabel="epoch", title=f"{METRICS[metric]} of the validation")
         for axes in (above, below):
             axes.grid(alpha=0.3)
     below.legend(fontsize="small")
