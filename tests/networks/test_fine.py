@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import unit_to_hu
+from xrecon_bundle.networks.export import export_generator
 from xrecon_bundle.networks.fine import CoarsePart, FineGenerator, lift, upsample, warm_start
 from xrecon_bundle.networks.generator import build_generator
 from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet
@@ -260,3 +261,9 @@ def test_the_weights_for_films_are_known_by_their_file():
     with torch.no_grad():
         coarse = network.render_coarse(torch.rand(1, 2, 224, 224))
     assert coarse.coarse.isfinite().all()
+
+
+def test_onnx_is_refused_at_once(network, tmp_path):
+    with pytest.raises(InputError, match=r"ONNX of a fine generator.*pt2"):
+        export_generator(network, tmp_path / "fine.onnx")
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import InputError, atomic_path
+from .fine import FineGenerator
 
 METADATA = "xrecon.json"  # beside the program, in the same file
 SUFFIXES = (".onnx", ".pt2")
@@ -26,11 +27,14 @@ def export_generator(generator: nn.Module, path: str | Path) -> None:
             :data:`METADATA` too: ``spatial_size``, and ``unknown``, the input's value where a film shows nothing.
 
     Raises:
-        InputError: the name is neither, or the packages ``onnx`` and ``onnxscript`` are missing.
+        InputError: the name is neither, the packages ``onnx`` and ``onnxscript`` are missing, or a fine generator shall
+            become ONNX, which PyTorch's exporter does not bring to an end.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a generator is exported as {' or '.join(SUFFIXES)}; name the file so")
+    if path.suffix == ".onnx" and isinstance(generator, FineGenerator):
+        raise InputError(f"{path}: ONNX of a fine generator does not work yet; name the file .pt2")
     size = cast(int, generator.spatial_size)
     image = torch.zeros(1, 2, size, size)
     export = _export_onnx if path.suffix == ".onnx" else _export_program
