@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from .. import frame
+from .pseudo_patients import GRID_MM, grid_nodes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +47,6 @@ def velocity_between(
     """
     import torch
     import torch.nn.functional as F
-
-    from .pseudo_patients import grid_nodes
 
     if len({array.shape for array in (hu, labels, other_hu, other_labels)}) != 1:
         raise ValueError("both CTs and label maps must have one shape")
@@ -84,7 +83,7 @@ def _features(hu: np.ndarray, labels: np.ndarray, index: np.ndarray) -> np.ndarr
         return ndimage.map_coordinates(mean, index, order=1, mode="nearest")
 
     def distance(inside: np.ndarray) -> np.ndarray:
-        reach = REACH_MM / 8.0
+        reach = REACH_MM / GRID_MM
         away = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
         return np.clip(away, -reach, reach) / reach
 
