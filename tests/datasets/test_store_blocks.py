@@ -170,3 +170,9 @@ def test_a_store_of_people_between_people(tmp_path):
     ann = synthesize_thorax(0, 32).segmentation.repeat(2, 0).repeat(2, 1).repeat(2, 2)
     assert (between != ann).mean() > 0.01
     assert {1, 2} <= {*between.flat}
+
+
+def test_one_person_alone_is_between_nobody(tmp_path):
+    with pytest.raises(InputError, match="two people"):
+        write_store(tmp_path / "store", {"ann": Path("ann.nii.gz")}, 2, between=0.5)
+    assert not (tmp_path / "store").exists()

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from .. import frame
-from ..files import InputError, file_sha256, write_json
+from ..files import InputError, atomic_path, file_sha256, write_json
 from ..segmentation.labels import pleural_cavity_labels
 from .cohort import OCCUPANCY, resize_labelled
 from .store import FILES, Outcome, finished_record, run_cases
@@ -85,9 +85,11 @@ def write_store(
         the names of the cases.
 
     Raises:
-        InputError: a case could not be made.
+        InputError: a case could not be made, or nobody is there to go ``between``.
     """
     folder, names = Path(folder), sorted(people)
+    if between and len(names) < 2:
+        raise InputError(f"between={between:g} needs the CTs of two people or more, not of {len(names)}")
     jobs: list[tuple[str, int]] = []
     for number in range(cases):
         synthetic = synthetic_every and number % synthetic_every == synthetic_every - 1
@@ -141,10 +143,8 @@ def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.
             stored = read_ct(path)
             ct = standardize_ct(stored.hu, stored.affine, SIZE).ct
             labels = pleural_cavity_labels(PTXSeg()(ct, (frame.voxel_size(SIZE),) * 3))
-        cache.mkdir(parents=True, exist_ok=True)
-        temporary = cache / f".{name}.npz"
-        np.savez_compressed(temporary, ct=ct, labels=labels)
-        temporary.replace(kept)
+        with atomic_path(kept) as temporary:
+            np.savez_compressed(temporary, ct=ct, labels=labels)
     with np.load(kept) as content:
         return content["ct"], content["labels"]
 
@@ -164,10 +164,9 @@ def _velocity_between(person: str, other: str, people: dict[str, Path], cache: P
         both = [_sized_person(name, people[name], cache, spatial_size) for name in (person, other)]
         (ct, labels), (other_ct, other_labels) = ((extend_scan(ct, 0.0), labels) for ct, labels in both)
         spacing = (frame.voxel_size(spatial_size),) * 3
-        temporary = Path(mkdtemp(dir=cache)) / kept.name
-        np.save(temporary, velocity_between(ct, labels, other_ct, other_labels, spacing))
-        temporary.replace(kept)
-        temporary.parent.rmdir()
+        velocity = velocity_between(ct, labels, other_ct, other_labels, spacing)
+        with atomic_path(kept) as temporary:
+            np.save(temporary, velocity)
     return np.load(kept)
 
 
