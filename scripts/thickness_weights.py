@@ -1,14 +1,16 @@
-"""The weights models/thickness.pt: maps of how thick lung and free air are, from simulated films.
+"""The weights models/thickness.pt and models/bones.pt: maps of how thick lung, free air and bone are, from films.
 
 python scripts/weights.py store --people FOLDER --folder STORE --spatial_size 112 --cases 600
 python scripts/thickness_weights.py --store STORE
+python scripts/thickness_weights.py --store STORE --what bone
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,92 +19,145 @@ from torch import nn
 
 from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
-from xrecon_bundle.datasets.training_store import list_store
-from xrecon_bundle.files import atomic_path
-from xrecon_bundle.networks.thickness import (
-    PIXELS,
-    ThicknessNet,
-    reduced,
-    thickness_maps,
-)
+from xrecon_bundle.datasets.training_store import SIZE, list_store
+from xrecon_bundle.files import InputError, atomic_path
+from xrecon_bundle.networks.thickness import BONE_UNIT_MM, PIXELS, ThicknessNet, bone_net, reduced, thickness_maps
 from xrecon_bundle.networks.weights import save_weights
 
-WEIGHTS = Path(__file__).parents[1] / "models" / "thickness.pt"
+MODELS = Path(__file__).parents[1] / "models"
 HELD_OUT = ("LIDC-IDRI-0003",)
 STORE = str(Path.home() / ".cache" / "xrecon" / "coarse")
 STATE = Path.home() / ".cache" / "xrecon" / "thickness"
-FILM_SHARE = 0.5
 AIR_WEIGHT = 5.0  # of the free air's maps
+MOST_BONE_MM = 40.0  # contrast agent in the heart counts no more
+DARK = 0.02  # line integrals end with the scan, bone does not
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the maps are of.
+
+    Attributes:
+        network: fresh.
+        pixels: of its input.
+        maps: of a case, ``(C, P/2, P/2)`` for either view.
+        weights: of the maps' squared errors.
+        film_share: how often films are seen, rather than line integrals.
+        placement_error: of them, in multiples of the usual one. Bones are small: their maps lie where the film is.
+        lungs_alone: they lie within the scan; bones go on where a film, or a scan, ends, and there do not count.
+    """
+
+    network: Callable[[], ThicknessNet]
+    pixels: int
+    maps: Callable[[Path], Pair]
+    weights: tuple[tuple[float, ...], tuple[float, ...]]
+    film_share: float
+    placement_error: float
+    lungs_alone: bool
+
+    def counts(self, image: torch.Tensor) -> torch.Tensor:
+        """For an input ``(2, P, P)``, ``(2, P/2, P/2)``: where its maps count."""
+        everywhere = torch.nn.functional.avg_pool2d(torch.ones_like(image), 2)
+        return everywhere if self.lungs_alone else torch.nn.functional.avg_pool2d((image >= DARK).float(), 2)
+
+
+def maps_of_labels(case: Path) -> Pair:
+    """Of lung and free air, in units of 100 mm."""
+    pa, lateral = thickness_maps(torch.from_numpy(np.load(case / "coarse_labels.npy")))
+    return pa, lateral
+
+
+def maps_of_bone(case: Path) -> Pair:
+    """Of bone in front and behind, and right, middle and left, in units of 10 mm."""
+    thickness = torch.from_numpy(np.load(case / "dense.npy").astype(np.float32)).clamp(max=MOST_BONE_MM) / BONE_UNIT_MM
+    return thickness[:2], thickness[2:]
+
+
+KINDS = {
+    "lung": Kind(
+        ThicknessNet, PIXELS, maps_of_labels, ((1, 1, AIR_WEIGHT, AIR_WEIGHT), (1, AIR_WEIGHT)), 0.5, 1.0, True
+    ),
+    "bone": Kind(bone_net, SIZE, maps_of_bone, ((1, 1), (1, 1, 1)), 0.65, 0.0, False),
+}
+WEIGHTS = {"lung": MODELS / "thickness.pt", "bone": MODELS / "bones.pt"}
 
 
 class Films(torch.utils.data.IterableDataset):
-    """Endless: a random case, seen in a random way, and its maps."""
+    """Endless: a random case, seen in a random way, its maps, and where they count."""
 
-    def __init__(self, cases: list[Path], seed: int) -> None:
-        self.cases, self.seed = cases, seed
+    def __init__(self, cases: list[Path], seed: int, kind: Kind) -> None:
+        self.cases, self.seed, self.kind = cases, seed, kind
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Pairs of the input ``(2, P, P)`` and the maps of either view."""
+        """The input ``(2, P, P)``, the maps of either view, and for each ``(2, P/2, P/2)`` how much they count."""
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
-        film, place = film_and_placement(PIXELS)
+        film, place = film_and_placement(self.kind.pixels, self.kind.placement_error)
         film.set_random_state(int(rng.integers(2**31)))
         place.set_random_state(int(rng.integers(2**31)))
         while True:
             case = self.cases[rng.integers(len(self.cases))]
-            image = draw_film(case, film, place) if rng.random() < FILM_SHARE else plain(case)
-            yield image.float(), *thickness_maps(torch.from_numpy(np.load(case / "coarse_labels.npy")))
+            seen = rng.random() < self.kind.film_share
+            image = (draw_film(case, film, place) if seen else plain(case, self.kind.pixels)).float()
+            yield image, *self.kind.maps(case), self.kind.counts(image)
 
 
-def plain(case: Path) -> torch.Tensor:
+def plain(case: Path, pixels: int = PIXELS) -> torch.Tensor:
     """The line integrals of a case, ``(2, P, P)``."""
-    return reduced(line_integrals(case)[None])[0]
+    return reduced(line_integrals(case)[None], pixels)[0]
 
 
-def thickness_loss(found: list[torch.Tensor], truth: list[torch.Tensor]) -> torch.Tensor:
+def thickness_loss(found: list[torch.Tensor], truth: Pair, counts: torch.Tensor, kind: Kind) -> torch.Tensor:
     """Mean squared error of :class:`ThicknessNet`'s maps, air counting more.
 
     Not the absolute error: most pixels are without air, so its best answer is never any.
     """
     loss = torch.zeros((), device=found[0].device)
-    for maps, wanted in zip(found, truth, strict=True):
-        half = maps.shape[1] // 2
-        weight = torch.tensor([1.0] * half + [AIR_WEIGHT] * half, device=maps.device)
-        loss = loss + (weight * (maps.float() - wanted).square().mean((0, 2, 3))).sum()
+    for view, (maps, wanted) in enumerate(zip(found, truth, strict=True)):
+        weight = torch.tensor(kind.weights[view], device=maps.device)
+        squared = counts[:, view, None] * (maps.float() - wanted).square()
+        loss = loss + (weight * squared.mean((0, 2, 3))).sum()
     return loss
 
 
-def train(store: str = STORE, minutes: float = 45, batch: int = 3, learning_rate: float = 5e-4) -> None:
+def train(
+    store: str = STORE, what: str = "lung", minutes: float = 45, batch: int = 3, learning_rate: float = 5e-4
+) -> None:
     """Train for so many minutes; a run that was stopped goes on.
 
     Args:
         store: cases of any size, see :mod:`xrecon_bundle.datasets.training_store`.
+        what: lung (and free air) or bone.
         minutes: of all runs together.
         batch: pairs of a step.
         learning_rate: at first; a half cosine to 0.
     """
+    if what not in KINDS:
+        raise InputError(f"--what {what}: choose of {', '.join(KINDS)}")
     torch.manual_seed(0)
-    network, average = ThicknessNet(), ThicknessNet()
+    kind = KINDS[what]
+    network, average = kind.network(), kind.network()
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     step, spent = 0, 0.0
-    newest = STATE / "state.pt"
+    newest = STATE / f"{what}.pt"
     if newest.exists():
         state = torch.load(newest, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
-    films = Films(list_store(store, without=HELD_OUT), seed=step)
+    films = Films(list_store(store, without=HELD_OUT), step, kind)
     loader = iter(torch.utils.data.DataLoader(films, batch_size=batch))
     begun, losses = time.monotonic() - 60 * spent, []
     while (share := (time.monotonic() - begun) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
-        image, *truth = next(loader)
+        image, pa, lateral, counts = next(loader)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = network(image)
-        loss = thickness_loss(found, truth)
+        loss = thickness_loss(found, (pa, lateral), counts, kind)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -121,7 +176,7 @@ def train(store: str = STORE, minutes: float = 45, batch: int = 3, learning_rate
             STATE.mkdir(parents=True, exist_ok=True)
             with atomic_path(newest) as temporary:
                 torch.save(content, temporary)
-    save_weights(average.state_dict(), WEIGHTS, half=True)
+    save_weights(average.state_dict(), WEIGHTS[what], half=True)
 
 
 if __name__ == "__main__":

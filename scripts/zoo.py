@@ -28,6 +28,7 @@ CONTENT = (
     "models/README.md",
     "models/fine.pt",
     "models/thickness.pt",
+    "models/bones.pt",
     "models/model.json",
     "xrecon_bundle/**/*",
 )

@@ -13,9 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import unit_to_hu
 from xrecon_bundle.networks.export import export_generator
-from xrecon_bundle.networks.fine import CoarsePart, FineGenerator, lift, upsample, warm_start
+from xrecon_bundle.networks.fine import (
+    CoarsePart,
+    FineGenerator,
+    _crossing,
+    block_condition,
+    lift,
+    upsample,
+    warm_start,
+)
 from xrecon_bundle.networks.generator import build_generator
-from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet
+from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet, bone_net
 from xrecon_bundle.networks.weights import load_fine, load_generator, save_weights
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 from xrecon_bundle.workflows.predictor import predict
@@ -35,10 +43,16 @@ def thickness():
     return ThicknessNet().eval()
 
 
+@pytest.fixture(scope="module")
+def bones():
+    torch.manual_seed(3)
+    return bone_net().eval()
+
+
 @pytest.fixture
-def network(coarse, thickness):
+def network(coarse, thickness, bones):
     torch.manual_seed(1)
-    return warm_start(FineGenerator(SIZE), coarse, thickness).eval()
+    return warm_start(FineGenerator(SIZE), coarse, thickness, bones).eval()
 
 
 @pytest.fixture
@@ -49,8 +63,8 @@ def trained(network):
     return network
 
 
-def test_before_training_it_gives_the_up_sampled_coarse_volume(coarse, thickness):
-    network = warm_start(FineGenerator(96), coarse, thickness).eval()
+def test_before_training_it_gives_the_up_sampled_coarse_volume(coarse, thickness, bones):
+    network = warm_start(FineGenerator(96), coarse, thickness, bones).eval()
     image = torch.rand(1, 2, 96, 96)
     with torch.inference_mode():
         wanted = coarse(F.interpolate(image, size=(64, 64), mode="area"))
@@ -86,8 +100,8 @@ def test_the_fine_part_of_224_takes_less_than_400_mb(baseline):
 
 
 @pytest.mark.slow
-def test_an_exported_program_gives_the_same_volume(coarse, thickness):
-    network = warm_start(FineGenerator(32), coarse, thickness).eval()
+def test_an_exported_program_gives_the_same_volume(coarse, thickness, bones):
+    network = warm_start(FineGenerator(32), coarse, thickness, bones).eval()
     for layer in network.modules_that_start_at_zero():
         torch.nn.init.normal_(layer.weight, 0, 0.05)
     image = torch.rand(1, 2, 32, 32)
@@ -100,17 +114,18 @@ def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
     rendering = trained.train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
     sum(part.square().mean() for part in rendering).backward()
     without = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is None}
-    assert without == {"coarse", "thickness"}
+    assert without == {"coarse", "thickness", "bones"}
     assert not trained.coarse.training
     assert not trained.thickness.training
+    assert not trained.bones.training
 
 
 def test_with_the_coarse_part_frozen_the_fine_one_learns_alone(trained):
     rendering = trained.freeze_coarse().train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
     rendering.volume.square().mean().backward()
     learning = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is not None}
-    assert not learning & {"coarse", "thickness", "join", "join_norm", "join_head", "refine", "refine_head"}
-    assert {"images", "middle", "lacking_to_middle", "head"} <= learning
+    assert not learning & {"coarse", "thickness", "bones", "join", "join_norm", "join_head", "refine", "refine_head"}
+    assert {"images", "bones_to_middle", "crossing_to_middle", "middle", "lacking_to_middle", "head"} <= learning
 
 
 @pytest.mark.parametrize(("bands", "share"), [((0, 0), 0.0), ((0.5, 0.5), 0.5), ((1, 1), 1.0)])
@@ -193,6 +208,26 @@ def test_a_voxel_reads_the_pixel_that_its_shadow_falls_on(view):
         assert (brightest - wanted).abs().max() <= 1
 
 
+def test_a_discriminator_of_blocks_is_told_what_the_films_show_there_and_where_it_is():
+    """A column of rays through one pixel of PA is bright, in either view by itself; the places are the cube's."""
+    image = torch.zeros(1, 2, SIZE, SIZE)
+    image[0, 0, 40, 32] = 1.0
+    image[0, 1, 24:27] = FineGenerator(SIZE).unknown
+    start, edge = (28, 4, 20), 24
+    told = block_condition(image, start, edge)
+    assert told.shape == (1, 5, edge, edge, edge)
+    whole = block_condition(image, (0, 0, 0), SIZE)
+    inside = (..., *(slice(first, first + edge) for first in start))
+    torch.testing.assert_close(told, whole[inside])
+    brightest = whole[0, 0].amax(dim=1).flatten().argmax()  # over the depth
+    x, z = divmod(int(brightest), SIZE)
+    assert abs((x - 31.5) * REDUCED - (40 - 31.5)) < 3  # the cube is magnified by 1.126 at its middle, by 1.0 to 1.3
+    assert abs(z - 32) <= 1
+    assert (whole[0, 0].amax(dim=(0, 2)) > 0.2).all()  # at every depth
+    assert (whole[0, 1] == 0).all()  # unknown is not -1
+    torch.testing.assert_close(whole[0, 2:, 5, 9, 60], torch.tensor([5.5, 9.5, 60.5]) / (SIZE / 2) - 1)
+
+
 def test_up_sampling_is_the_trilinear_one_and_goes_on_beyond_the_edge():
     volume = torch.rand(1, 2, 8, 8, 8)
     whole = F.interpolate(volume, size=(28, 28, 28), mode="trilinear", align_corners=False)
@@ -226,27 +261,88 @@ def test_weights_without_a_factor_of_the_deviation_still_load(trained, tmp_path)
     assert load_generator(tmp_path / "newer.pt").deviation_factor == 1.25
 
 
-def test_training_starts_from_weights_of_either_kind(trained, coarse, thickness, tmp_path):
-    for name, network in {"coarse": coarse, "fine": trained, "thickness": thickness}.items():
+def test_training_starts_from_weights_of_either_kind(trained, coarse, thickness, bones, tmp_path):
+    parts = {"coarse": coarse, "thickness": thickness, "bones": bones}
+    for name, network in {**parts, "fine": trained}.items():
         save_weights(network.state_dict(), tmp_path / f"{name}.pt")
-    fresh = load_fine(tmp_path / "coarse.pt", tmp_path / "thickness.pt")
+    seeing = tmp_path / "thickness.pt", tmp_path / "bones.pt"
+    fresh = load_fine(tmp_path / "coarse.pt", *seeing)
     assert fresh.spatial_size == 224
     frozen = [name for name, weight in fresh.named_parameters() if not weight.requires_grad]
-    assert {name.split(".")[0] for name in frozen} == {"coarse", "thickness"}
-    for part, wanted in {"coarse": coarse, "thickness": thickness}.items():
+    assert {name.split(".")[0] for name in frozen} == {*parts}
+    for part, wanted in parts.items():
         for name, value in wanted.state_dict().items():
             torch.testing.assert_close(fresh.get_submodule(part).state_dict()[name], value)
-    continued = load_fine(tmp_path / "fine.pt", tmp_path / "none.pt")
+    continued = load_fine(tmp_path / "fine.pt", tmp_path / "none.pt", tmp_path / "none.pt")
     torch.testing.assert_close(continued.head.weight, trained.head.weight)
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "no weights here"), (b"text", "not the weights")])
-def test_thickness_weights_that_cannot_be_used_are_named(coarse, content, why, tmp_path):
-    save_weights(coarse.state_dict(), tmp_path / "coarse.pt")
+@pytest.mark.parametrize("which", ["thickness", "bones"])
+@pytest.mark.parametrize(("content", "why"), [(None, "no weights here"), ("other", "not the weights")])
+def test_weights_of_maps_that_cannot_be_used_are_named(coarse, thickness, bones, content, why, which, tmp_path):
+    parts = {"coarse": coarse, "thickness": thickness, "bones": bones}
+    for name, network in parts.items():
+        save_weights(network.state_dict(), tmp_path / f"{name}.pt")
+    (tmp_path / f"{which}.pt").unlink()
     if content is not None:
-        (tmp_path / "thickness.pt").write_bytes(content)
-    with pytest.raises(InputError, match=rf"thickness.pt: {why}.*thickness_weights.py"):
-        load_fine(tmp_path / "coarse.pt", tmp_path / "thickness.pt")
+        other = {"thickness": bones, "bones": thickness}[which]
+        save_weights(other.state_dict(), tmp_path / f"{which}.pt")
+    with pytest.raises(InputError, match=rf"{which}.pt: {why}.*thickness_weights.py"):
+        load_fine(*(tmp_path / f"{name}.pt" for name in parts))
+
+
+def test_fine_weights_that_do_not_say_their_size_are_refused_without_one(trained, tmp_path):
+    """They fit any: taken for 64, they once cost a training a quarter of an hour."""
+    torch.save(dict(trained.state_dict()), tmp_path / "fine.pt")
+    with pytest.raises(InputError, match=r"fine.pt.*--spatial_size"):
+        load_generator(tmp_path / "fine.pt")
+    assert load_generator(tmp_path / "fine.pt", 96).spatial_size == 96
+
+
+def test_a_bone_is_sought_where_the_rays_of_both_views_cross(network):
+    """A spot behind in PA and on the left in the lateral view: one of the six maps is bright, at one place."""
+    pixels, spots = SIZE // 2, ((20, 12), (9, 12))  # x or y, and z
+    maps = [torch.zeros(1, channels, pixels, pixels) for channels in (2 + 16, 3 + 16)]
+    maps[0][0, 1, spots[0][0], spots[0][1]] = 4.0
+    maps[1][0, 2, spots[1][0], spots[1][1]] = 1.0
+    network.bones.look = lambda image: (
+        [of_view[:, :count] for of_view, count in zip(maps, (2, 3), strict=True)],
+        [of_view[:, count:] for of_view, count in zip(maps, (2, 3), strict=True)],
+    )
+    seen = []
+    before = network._features
+    network._features = lambda joined, images, bones, lacking, at: (
+        seen.append(_crossing(bones, [torch.arange(pixels)] * 3, pixels)) or before(joined, images, bones, lacking, at)
+    )
+    with torch.no_grad():
+        network.render(torch.rand(1, 2, SIZE, SIZE), (16, 16, 16), 16)
+    found = seen[0][0]
+    assert [bool(channel.any()) for channel in found] == [False] * 5 + [True]
+    assert 1.0 < found.max() <= 2.0
+    place = (found[5] > 0.5 * found.max()).nonzero().float().mean(0)
+    middle = (pixels - 1) / 2
+    wanted = [(spot - middle) * REDUCED + middle for spot in (spots[0][0], spots[1][0], 12)]
+    assert (place - torch.tensor(wanted)).abs().max() < 2
+
+
+def test_what_a_film_shows_fades_before_its_end(trained):
+    """A film's end is no surface. Where it shows nothing, its features do not reach the volume."""
+    image = torch.rand(1, 2, SIZE, SIZE)
+    image[:, :, :20] = trained.unknown
+    seen = []
+    before = trained._features
+
+    def features(joined, images, *others):
+        seen.append([of_view.clone() for of_view in images])
+        return before(joined, images, *others)
+
+    trained._features = features
+    with torch.no_grad():
+        trained.render(image, (16, 16, 16), 16)
+    for of_view in seen[0]:
+        assert (of_view[:, :, :10] == 0).all()
+        assert of_view[:, :, 10].abs().max() < 0.3 * of_view[:, :, 16].abs().max()
+        assert of_view[:, :, 13:].abs().amax((0, 1, 3)).min() > 0
 
 
 def test_other_sizes_are_refused():

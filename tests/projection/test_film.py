@@ -16,6 +16,7 @@ from xrecon_bundle.projection.film import (
     film_matrix,
     make_film,
     random_look,
+    simulate_dense,
     simulate_materials,
 )
 from xrecon_bundle.projection.radiographs import simulate_radiographs
@@ -174,3 +175,29 @@ def test_without_strength_only_crop_and_physics_remain():
     assert look.curve == 0
     assert look.gamma == 1
     assert look.window == (0, 1)
+
+
+def test_bone_is_parted_in_front_and_behind_right_middle_and_left(chest):
+    """The spine lies behind, within both halves' middle; the ball in front, on the left: of LPI high along x, low along y."""
+    front, behind, right, middle, left = simulate_dense(chest, (15.5, 14.0), 64)
+    parts = simulate_materials(chest, 64, frame.detector_size_mm())[:, 1]
+    np.testing.assert_allclose(front + behind, parts[0], atol=1e-3)
+    np.testing.assert_allclose(right + middle + left, parts[1], atol=1e-3)
+    u, v = np.unravel_index(front.argmax(), front.shape)
+    assert u > 36  # the ball's side
+    assert v < 28  # its height
+    assert behind[:, 50].argmax() in (31, 32)  # the spine alone is as low as that
+    assert front[:, 50].max() < 1e-3
+    assert right.max() < 1e-3
+    assert middle[:, 50].argmax() > 36
+    assert left[:, 50].max() < 1e-3
+    assert left.max() > 1
+
+
+def test_contrast_agent_in_soft_tissue_counts_as_bone_beyond_150_hu():
+    slab = np.full((16, 16, 16), 0, dtype=np.int16)
+    slab[:, 4:8] = 350
+    step = frame.voxel_size(16)
+    maps = simulate_dense(slab, (7.5, 7.5), 16)
+    assert maps[0, 8, 8] == pytest.approx(0.2 * 4 * step, rel=0.02)
+    assert maps[1].max() == pytest.approx(0, abs=1e-4)

@@ -14,6 +14,7 @@ file                   content
 ``radiographs.npy``    float32 nepers ``(2, 224, 224)``: what ``xrecon simulate`` makes of the CT
 ``materials.npy``      float16 mm ``(2, 2, 288, 288)``: :func:`xrecon_bundle.projection.film.simulate_materials` of
                        the CT, its ends continued
+``dense.npy``          float16 mm ``(5, 112, 112)``: :func:`xrecon_bundle.projection.film.simulate_dense`, likewise
 ``case.json``          person, seed, pneumothorax, whether the patient stands, SHA-256 of the files
 =====================  =======================================================================================
 """
@@ -175,18 +176,22 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     import torch
     import torch.nn.functional as F
 
-    from ..projection.film import extend_scan, simulate_materials
+    from ..projection.film import extend_scan, simulate_dense, simulate_materials
     from ..projection.radiographs import simulate_radiographs
 
     hu = torch.as_tensor(np.ascontiguousarray(ct, dtype=np.float32))
     unit = frame.hu_to_unit(hu)[None, None]
     nearest = np.floor((np.arange(COARSE) + 0.5) * len(ct) / COARSE).astype(int)
     whole = {"ct.npy": np.rint(ct).astype(np.int16), "labels.npy": labels.astype(np.uint8)} if len(ct) == SIZE else {}
+    extended = extend_scan(np.asarray(ct))
+    lungs = [np.flatnonzero((labels > 0).any(axis=others)) for others in ((1, 2), (0, 2))]
+    middle = tuple((float(inside[0]) + float(inside[-1])) / 2 for inside in lungs)
     return whole | {
         "coarse.npy": F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy(),
         "coarse_labels.npy": labels[np.ix_(nearest, nearest, nearest)].astype(np.uint8),
         "radiographs.npy": simulate_radiographs(hu, SIZE).numpy(),
-        "materials.npy": simulate_materials(extend_scan(np.asarray(ct)), PIXELS).astype(np.float16),
+        "materials.npy": simulate_materials(extended, PIXELS).astype(np.float16),
+        "dense.npy": simulate_dense(extended, middle, SIZE // 2).astype(np.float16),
     }
 
 

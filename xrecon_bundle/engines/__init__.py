@@ -6,6 +6,7 @@ from .adversarial import (
     ReconstructionLoss,
     conditional_adversarial_iteration,
 )
+from .precision import has_bfloat16
 from .schedule import ConstantThenLinearLR
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "GeneratorAdversarialLoss",
     "ReconstructionLoss",
     "conditional_adversarial_iteration",
+    "has_bfloat16",
 ]

@@ -1,14 +1,14 @@
 """A generator for 1.6 mm at the cost of 5.6 mm: a coarse volume, what 2D networks see, and what full radiographs add.
 
 Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D convolutions of its finest scales. Here it
-runs at 64^3. A 2D network sees lines and textures that 64 x 64 pixels do not show, a pneumothorax first of all
-(:class:`~.thickness.ThicknessNet`). Neither is trained further. The latter's maps and features are looked up where each
-voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
+runs at 64^3. 2D networks see lines and textures that 64 x 64 pixels do not show, a pneumothorax and the bones
+(:class:`~.thickness.ThicknessNet`). None of them is trained further. The former's maps and features are looked up where
+each voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
 together: labels, and a better coarse volume. Before and after it the coarse volume is projected again, and what it
 lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are told.
 
 What is finer comes from 2D encoders of the full radiographs, which see what the projected coarse volume lacks of them,
-looked up likewise and joined with the U-Net's features by two small 3D convolutions at half size and by 1x1x1 layers at
+and from the bones' maps and features, looked up likewise and joined with the U-Net's features by two small 3D convolutions at half size and by 1x1x1 layers at
 full size; and from what the coarse volume lacks at half size, of which they decide how much is believed at each place.
 These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse volume
 plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
@@ -17,6 +17,7 @@ plus a residual; all residuals are zero at first. Where the labels say free air,
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from .. import frame
 from ..projection.geometry import ConeBeamGeometry
 from .data_consistency import DEPTH, match_greys, missing, reproject
 from .generator import VIEWS, XReconGenerator, build_generator, say_size
-from .thickness import PARTS, UNKNOWN, ThicknessNet, reduced
+from .thickness import BONES, UNKNOWN, ThicknessNet, bone_net, reduced
 from .unet import Residual, UNet
 
 MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
@@ -37,6 +38,7 @@ BANDS = 2  # of what a volume lacks at half size: coarse and fine detail
 NOISE = 0.02  # of the radiographs at half size
 BAND_VOXELS = 9  # of half size, parted by an average over so many
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
+FADING = 9  # pixels; over half of them what a film shows fades at its end
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
 DEPTHS = 4  # voxels in a row that see one place of the radiograph
 SLAB = 16  # slices that are rendered at once; larger tensors are new memory each time, which costs more than the work
@@ -106,7 +108,7 @@ class FineGenerator(nn.Module):
 
     Attributes:
         coarse: the generator of the coarse volume, a ``compact`` one; with weights of its own training, frozen.
-        thickness: likewise.
+        thickness, bones: likewise.
         interval: ``(3,)``: by how much the lungs' volume in ml, the free air's in ml and the occupancy, counted in the
             coarse labels, are wrong at most in 9 of 10 cases (split-conformal); NaN until that is known.
         deviation_factor: ``()``: what the standard deviation of :class:`Rendering` is multiplied by to be calibrated; 1
@@ -136,7 +138,8 @@ class FineGenerator(nn.Module):
         self.unknown = UNKNOWN
         self.coarse = build_generator("compact", coarse_size).requires_grad_(False).eval()
         self.thickness = ThicknessNet().requires_grad_(False).eval()
-        lifted = sum(len(parts) + self.thickness.features for parts in PARTS.values())
+        self.bones = bone_net().requires_grad_(False).eval()
+        lifted = sum(self.thickness.channels)
         self.join = UNet(nn.Conv3d(1 + lifted + 3 + MISSING, coarse_channels[0], 1), coarse_channels, 3)
         self.join_norm = nn.GroupNorm(coarse_channels[0] // 8, coarse_channels[0])
         self.join_head = nn.Conv3d(coarse_channels[0], 1 + LABELS, 1)
@@ -147,6 +150,8 @@ class FineGenerator(nn.Module):
         self.images = nn.ModuleList(UNet(nn.Conv2d(3, image_channels[0], 5, padding=2), image_channels) for _ in VIEWS)
         self.to_middle = nn.Conv3d(coarse_channels[0] + 1, middle_channels, 1)
         self.image_to_middle = nn.ModuleList(nn.Conv2d(image_channels[1], middle_channels, 1) for _ in VIEWS)
+        self.bones_to_middle = nn.ModuleList(nn.Conv2d(n, middle_channels, 1) for n in self.bones.channels)
+        self.crossing_to_middle = nn.Conv3d(math.prod(map(len, BONES.values())), middle_channels, 1)
         self.place = nn.Linear(3, middle_channels, bias=False)
         self.middle = nn.ModuleList(nn.Conv3d(middle_channels, middle_channels, 3) for _ in range(2))
         self.lacking_to_middle = nn.Conv3d(BANDS, middle_channels, 1)
@@ -167,7 +172,7 @@ class FineGenerator(nn.Module):
         nn.init.constant_(self.middle_head.get_parameter("bias")[:1], LOG_VARIANCE)
         self.register_state_dict_post_hook(say_size)
 
-    def modules_that_start_at_zero(self) -> list[nn.Conv3d]:
+    def modules_that_start_at_zero(self) -> list[nn.Module]:
         """The layers by which the network at first adds nothing to its coarse one."""
         return [self.head, self.middle_head, self.join_head, self.refine_head]
 
@@ -182,6 +187,7 @@ class FineGenerator(nn.Module):
         super().train(mode)
         self.coarse.eval()
         self.thickness.eval()
+        self.bones.eval()
         return self
 
     def forward(self, image: Tensor) -> Tensor:
@@ -211,9 +217,16 @@ class FineGenerator(nn.Module):
         size = self.spatial_size
         of_coarse = _coarse_rendering(part.coarse, part.labels)
         images = self._encode(image, of_coarse.coarse)
+        bones = self._see_bones(image)
         joined = _pointwise(self.to_middle, torch.cat([part.features, part.coarse.to(part.features.dtype)], dim=1))
-        halves = [_pointwise(layer, of_view[1]) for layer, of_view in zip(self.image_to_middle, images, strict=True)]
-        fulls = [_pointwise(layer, of_view[0]) for layer, of_view in zip(self.image_to_fine, images, strict=True)]
+        halves, fulls = [], []
+        for view, within in enumerate(_within_film(image).split(1, dim=1)):
+            full, half = images[view][:2]
+            within_half = F.avg_pool2d(within, 2)
+            bones[view] = within_half * bones[view]
+            of_half = _pointwise(self.image_to_middle[view], half) + _pointwise(self.bones_to_middle[view], bones[view])
+            halves.append(within_half * of_half)
+            fulls.append(within * _pointwise(self.image_to_fine[view], full))
         first, extent, rows = (start, (edge,) * 3, edge) if start is not None else ((0, 0, 0), (size,) * 3, SLAB)
         if start is None and torch.compiler.is_compiling():
             rows = size // 4  # the steps of each slab are written down
@@ -233,7 +246,7 @@ class FineGenerator(nn.Module):
         seen, changed, rendered = (_Slabs(overlap) for overlap in (4, 2, 2))
         parts = []
         for x, new, around in places:
-            features = seen(self._features(joined, halves, part.lacking, [new, *half[1:]]))
+            features = seen(self._features(joined, halves, bones, part.lacking, [new, *half[1:]]))
             change = changed(F.leaky_relu_(self.middle[0](features[:, :, -len(new) - 2 :]), 0.1))
             change = self.middle[1](change) + features[:, :, 2:-2, 2:-2, 2:-2]
             middle = rendered(F.leaky_relu_(change, 0.1))
@@ -313,6 +326,11 @@ class FineGenerator(nn.Module):
         """Of each view the features at S, S/2, ... S/16."""
         return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image, coarse), strict=True)]
 
+    def _see_bones(self, image: Tensor) -> list[Tensor]:
+        """Of each view the maps of bone and the features that they are made of, at S/2."""
+        with torch.no_grad():
+            return [torch.cat(both, dim=1) for both in zip(*self.bones.look(image), strict=True)]
+
     def _views(self, image: Tensor, coarse: Tensor) -> list[Tensor]:
         """Of each view its grey levels, 0 where unknown, where it is known, and what the coarse volume lacks of it."""
         known = (image >= 0).to(image.dtype)
@@ -323,13 +341,16 @@ class FineGenerator(nn.Module):
         parts = torch.stack([grey, known, DIFFERENCE_GAIN * difference], dim=2)
         return [parts[:, view] for view in range(len(VIEWS))]
 
-    def _features(self, joined: Tensor, images: list[Tensor], lacking: Tensor, at: list[Tensor]) -> Tensor:
+    def _features(
+        self, joined: Tensor, images: list[Tensor], bones: list[Tensor], lacking: Tensor, at: list[Tensor]
+    ) -> Tensor:
         """What the middle convolutions take, ``(B, C, ...)`` at some voxels of half size."""
         half = self.spatial_size // 2
         x = lift(images[0], 0, at, half)
         x += lift(images[1], 1, at, half)
         x += upsample(joined, at, half)
         x += _pointwise(self.lacking_to_middle, MISSING_GAIN * _block(lacking, at))
+        x += _pointwise(self.crossing_to_middle, _crossing(bones, at, half).to(x.dtype))
         for axis, index in enumerate(at):
             share = ((index + 0.5) * 2 / half - 1)[:, None].to(x.dtype) * self.place.weight[:, axis].to(x.dtype)
             x += share.T.reshape(1, len(share.T), *(-1 if other == axis else 1 for other in range(3)))
@@ -361,6 +382,29 @@ class FineGenerator(nn.Module):
             volume += upsample(part.coarse.float(), full, self.spatial_size)
         inside = (..., *(slice(1, -1),) * 3)
         return _with_air(volume + change, air), labels[inside], log_variance[inside]
+
+
+def _within_film(image: Tensor) -> Tensor:
+    """``(B, 2, S, S)``: 1 where a film shows something, falling to 0 over the last pixels before it ends.
+
+    A film's end is no surface, but looks like one to a convolution.
+    """
+    known = (image >= 0).to(image.dtype)
+    share = F.avg_pool2d(known, FADING, 1, FADING // 2, count_include_pad=False)
+    return (2 * share - 1).clamp(min=0)
+
+
+def _crossing(bones: list[Tensor], at: list[Tensor], size: int) -> Tensor:
+    """``(B, 6, x, y, z)``: where a bone of PA (in front, behind) and one of the lateral view (right, middle, left) cross.
+
+    The geometric mean of both thicknesses, as of each alone a bone may lie anywhere along the ray.
+    """
+    with torch.no_grad():
+        pa, lateral = (
+            lift(maps[:, : len(parts)].clamp(min=0), view, at, size)
+            for view, (maps, parts) in enumerate(zip(bones, BONES.values(), strict=True))
+        )
+        return (pa[:, :, None] * lateral[:, None]).sqrt().flatten(1, 2)
 
 
 class _Slabs:
@@ -458,6 +502,28 @@ def add_lifted(x: Tensor, feature: Tensor, view: int, at: list[Tensor], size: in
     x.unflatten(2 + depth, (-1, DEPTHS)).add_(lifted.unsqueeze(3 + depth))
 
 
+def block_condition(image: Tensor, start: tuple[int, int, int], edge: int) -> Tensor:
+    """What a discriminator of blocks is told: the radiographs at each voxel, and its place, as CoordConv would.
+
+    Args:
+        image: ``(B, 2, S, S)`` as :class:`FineGenerator` takes it.
+        start: first voxel of the block along x, y and z, multiples of :data:`DEPTHS`.
+        edge: of the block, likewise.
+
+    Returns:
+        ``(B, 5, edge, edge, edge)``: grey levels of PA and lateral, 0 where unknown; x, y and z from -1 to 1.
+    """
+    size = image.shape[-1]
+    at = [torch.arange(first, first + edge, device=image.device) for first in start]
+    grey = image.clamp(min=0)
+    seen = torch.zeros(len(image), len(VIEWS), edge, edge, edge, device=image.device)
+    for view in range(len(VIEWS)):
+        add_lifted(seen[:, view : view + 1], grey[:, view : view + 1], view, at, size)
+    along = [(index + 0.5) * 2 / size - 1 for index in at]
+    place = torch.stack(torch.meshgrid(along, indexing="ij")).expand(len(image), -1, -1, -1, -1)
+    return torch.cat([seen, place], dim=1)
+
+
 def upsample(volume: Tensor, at: list[Tensor], size: int) -> Tensor:
     """Trilinear values at some voxels of a finer grid of the same cube: a block of ``F.interpolate``'s result.
 
@@ -476,10 +542,13 @@ def _weights(at: Tensor, n: int, size: int) -> Tensor:
     return (1 - (place[:, None] - torch.arange(n, device=at.device)).abs()).clamp(min=0)
 
 
-def warm_start(network: FineGenerator, coarse: XReconGenerator, thickness: ThicknessNet) -> FineGenerator:
+def warm_start(
+    network: FineGenerator, coarse: XReconGenerator, thickness: ThicknessNet, bones: ThicknessNet
+) -> FineGenerator:
     """Give the network the weights of its frozen parts: until it is trained it does what the coarse generator does."""
     network.coarse.load_state_dict(coarse.state_dict())
     network.thickness.load_state_dict(thickness.state_dict())
+    network.bones.load_state_dict(bones.state_dict())
     return network
 
 

@@ -1,11 +1,14 @@
-"""How thick lung and free air are along the rays of a radiograph pair: two small U-Nets, each told what the other sees.
+"""How thick lung, free air and bone are along the rays of a radiograph pair: two small U-Nets, each told what the other
+sees.
 
-A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm and a 3D one at 64^3 does not. Made by
-``scripts/thickness_weights.py`` from simulated films; :class:`~.fine.FineGenerator` puts what it sees into the volume.
+A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm and a 3D one at 64^3 does not; a rib on a
+radiograph lies at the chest's front or back, which its course tells. Made by ``scripts/thickness_weights.py`` from
+simulated films; :class:`~.fine.FineGenerator` puts what they see into the volume.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -19,6 +22,8 @@ from .unet import UNet
 PIXELS = 160
 UNKNOWN = -1.0  # of the input, where a film shows nothing
 PARTS = {"pa": ("right lung", "left lung", "right air", "left air"), "lateral": ("lungs", "air")}
+BONES = {"pa": ("front", "back"), "lateral": ("right", "middle", "left")}  # projection.film.simulate_dense
+BONE_CHANNELS = (16, 32, 48, 64)
 # By how much the cube's middle plane is smaller on the detector than the detector.
 REDUCED = (
     frame.detector_size_mm()
@@ -28,28 +33,32 @@ REDUCED = (
 )
 NEIGHBOURHOODS = ((7, 20.0), (25, 6.0))  # width in pixels, by how much the contrast is raised
 UNIT_MM = 100.0  # of the network's output
+BONE_UNIT_MM = 10.0
 
 
 class ThicknessNet(nn.Module):
-    """Thickness in units of 100 mm of what :data:`PARTS` names, for each view.
+    """Thickness of what ``parts`` names, for each view.
 
     Args:
         channels: of each view's U-Net at full size, half size and so on.
+        parts: :data:`PARTS`, in units of :data:`UNIT_MM`, or :data:`BONES`, in units of :data:`BONE_UNIT_MM`.
 
     Attributes:
-        features: channels of what :meth:`look` gives.
+        channels: of what :meth:`look` gives of each view, maps and features.
 
-    Input ``(B, 2, P, P)`` in [0, 1], -1 where a film shows nothing. Output ``(B, 4, P/2, P/2)`` of the PA view and
-    ``(B, 2, P/2, P/2)`` of the lateral one: the expected thickness, which may fall a little below 0.
+    Input ``(B, 2, P, P)`` in [0, 1], -1 where a film shows nothing. Output ``(B, parts, P/2, P/2)`` of
+    either view: the expected thickness, which may fall a little below 0.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
+    def __init__(
+        self, channels: tuple[int, ...] = (16, 32, 48, 64, 96), parts: Mapping[str, tuple[str, ...]] = PARTS
+    ) -> None:
         super().__init__()
-        self.features = channels[0]
+        self.channels = [len(parts[view]) + channels[0] for view in VIEWS]
         self.nets = nn.ModuleList(UNet(nn.Conv2d(6, channels[0], 5, 2, 2), channels) for _ in VIEWS)
         self.tell = nn.ModuleList(nn.Linear(channels[-1], channels[-1]) for _ in VIEWS)
         self.norms = nn.ModuleList(nn.GroupNorm(channels[0] // 8, channels[0]) for _ in VIEWS)
-        self.heads = nn.ModuleList(nn.Conv2d(channels[0], len(parts), 1) for parts in PARTS.values())
+        self.heads = nn.ModuleList(nn.Conv2d(channels[0], len(names), 1) for names in parts.values())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps of either view."""
@@ -67,8 +76,13 @@ class ThicknessNet(nn.Module):
         return [head(of_view) for head, of_view in zip(self.heads, features, strict=True)], features
 
 
+def bone_net() -> ThicknessNet:
+    """The network of bone maps, for radiographs at full size."""
+    return ThicknessNet(BONE_CHANNELS, BONES)
+
+
 def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:
-    """What the network should say of a label map ``(X, Y, Z)`` of the cube: maps ``(4, n, n)`` and ``(2, n, n)``.
+    """What the network of :data:`PARTS` should say of a label map ``(X, Y, Z)`` of the cube: maps ``(4, n, n)`` and ``(2, n, n)``.
 
     The rays are taken to be parallel, with the magnification of the cube's middle plane: so the maps' sums are the
     volumes.

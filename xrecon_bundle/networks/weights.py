@@ -39,10 +39,11 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     Args:
         path: what a training leaves as ``model.pt``.
         spatial_size: edge of the volume that the weights were trained for; None: what the file says (see
-            :func:`save_weights`), else :data:`SPATIAL_SIZE`.
+            :func:`save_weights`), else :data:`SPATIAL_SIZE`, which the weights of a fine generator do not tell.
 
     Raises:
-        InputError: no such file, not a state dict, or the weights of another network or size.
+        InputError: no such file, not a state dict, the weights of another network or size, or of a fine one and no size
+            is known.
     """
     check_weights(path)
     import torch
@@ -56,8 +57,8 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
         shapes = {name: tuple(value.shape) for name, value in state.items()}
     except Exception as error:
         raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
-    if spatial_size is None:
-        spatial_size = _stated_size(state) or SPATIAL_SIZE
+    stated = spatial_size or _stated_size(state)
+    spatial_size = stated or SPATIAL_SIZE
     for network in (*PRESETS, FINE):
         try:
             with torch.device("meta"):
@@ -68,6 +69,11 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
             add_deviation_factor(generator, state, "")
             shapes.setdefault("deviation_factor", ())
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
+            if network == FINE and stated is None:
+                raise InputError(
+                    f"{path}: weights of a fine generator that do not say for which size, and fit any; give it with "
+                    "--spatial_size (224 for 1.6 mm), or write them with save_weights"
+                )
             generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
             return generator.eval()
     raise InputError(
@@ -77,13 +83,14 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
 
 
 def load_fine(
-    path: str | Path, thickness: str | Path, spatial_size: int = 224, train_coarse: bool = True
+    path: str | Path, thickness: str | Path, bones: str | Path, spatial_size: int = 224, train_coarse: bool = True
 ) -> FineGenerator:
     """A fine generator to train: of its own weights, or fresh around those of a coarse one.
 
     Args:
         path: weights of either.
-        thickness: weights of the :class:`~.thickness.ThicknessNet` of a fresh one.
+        thickness: weights of the :class:`~.thickness.ThicknessNet` of a fresh one, of lung and free air.
+        bones: likewise, of bone.
         spatial_size: of a fresh one.
         train_coarse: False freezes its coarse part.
 
@@ -91,26 +98,25 @@ def load_fine(
         InputError: as :func:`load_generator`.
     """
     from .fine import FineGenerator, warm_start
+    from .thickness import ThicknessNet, bone_net
 
     network = load_generator(path)
     if not isinstance(network, FineGenerator):
-        network = warm_start(FineGenerator(spatial_size), network, load_thickness(thickness))
+        seeing = load_thickness(thickness, ThicknessNet()), load_thickness(bones, bone_net())
+        network = warm_start(FineGenerator(spatial_size), network, *seeing)
     return network if train_coarse else network.freeze_coarse()
 
 
-def load_thickness(path: str | Path) -> ThicknessNet:
-    """The network of thickness maps whose weights ``scripts/thickness_weights.py`` wrote, in float32.
+def load_thickness(path: str | Path, network: ThicknessNet) -> ThicknessNet:
+    """Give a network of thickness maps the weights that ``scripts/thickness_weights.py`` wrote, in float32.
 
     Raises:
         InputError: no such file, or not its weights.
     """
     import torch
 
-    from .thickness import ThicknessNet
-
     if not Path(path).is_file():
         raise InputError(f"{path}: no weights here; make them with scripts/thickness_weights.py")
-    network = ThicknessNet()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict({name: value.float() for name, value in state.items()})

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DENSE_HU = 150.0  # above it the excess over water counts as bone
+MIDDLE_MM = 30.0  # of spine and breastbone, to either side
 DETECTOR_MM = 560.0  # larger than the chest frame's: films show shoulders and abdomen
 EXTENSION_MM = 130.0
 BODY_HU = -500.0
@@ -176,6 +177,31 @@ def simulate_materials(
         geometry = replace(chest, detector_size=(detector_mm, detector_mm))
         views.append(Projector(geometry)(volume, spacing=frame.voxel_size(hu.shape[0]))[0, :, 0])
     return torch.stack(views).numpy()
+
+
+def simulate_dense(hu: Float[Tensor, "x y z"] | np.ndarray, lungs: tuple[float, float], pixels: int) -> np.ndarray:
+    """Thickness of bone and contrast agent along the rays of both views, parted along each view's depth.
+
+    Args:
+        hu: as of :func:`simulate_materials`.
+        lungs: the middle of both lungs along x and y, in voxels.
+        pixels: along each edge of the chest frame's detector.
+
+    Returns:
+        ``(5, pixels, pixels)`` float32, mm of water beyond :data:`DENSE_HU`: of PA what lies in front of the lungs' middle
+        and behind it, of the lateral view what lies to the right, within :data:`MIDDLE_MM` of it, and to the left.
+    """
+    hu = torch.as_tensor(np.asarray(hu), dtype=torch.float32)
+    bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
+    step = frame.voxel_size(hu.shape[0])
+    x, y = (torch.arange(n) - middle for n, middle in zip(hu.shape[:2], lungs, strict=True))
+    near = x.abs() * step < MIDDLE_MM
+    front = (y < 0)[:, None]
+    sides = torch.stack([(x < 0) & ~near, near, (x >= 0) & ~near])[..., None, None]
+    spacing = frame.voxel_size(hu.shape[0])
+    pa = Projector(ConeBeamGeometry.chest_pa(pixels))(torch.stack([bone * front, bone * ~front])[None], spacing=spacing)
+    lateral = Projector(ConeBeamGeometry.chest_lateral(pixels))((bone * sides)[None], spacing=spacing)
+    return torch.cat([pa[0, :, 0], lateral[0, :, 0]]).numpy()
 
 
 def film_matrix(
