@@ -178,7 +178,7 @@ def test_without_strength_only_crop_and_physics_remain():
 
 
 def test_bone_is_parted_in_front_and_behind_right_middle_and_left(chest):
-    """The spine lies behind, within both halves' middle; the ball in front, on the left: of LPI high along x, low along y."""
+    """The spine lies behind, in the middle; the ball in front, on the left: high along x, low along y."""
     front, behind, right, middle, left = simulate_dense(chest, (15.5, 14.0), 64)
     parts = simulate_materials(chest, 64, frame.detector_size_mm())[:, 1]
     np.testing.assert_allclose(front + behind, parts[0], atol=1e-3)

@@ -184,8 +184,8 @@ def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     nearest = np.floor((np.arange(COARSE) + 0.5) * len(ct) / COARSE).astype(int)
     whole = {"ct.npy": np.rint(ct).astype(np.int16), "labels.npy": labels.astype(np.uint8)} if len(ct) == SIZE else {}
     extended = extend_scan(np.asarray(ct))
-    lungs = [np.flatnonzero((labels > 0).any(axis=others)) for others in ((1, 2), (0, 2))]
-    middle = tuple((float(inside[0]) + float(inside[-1])) / 2 for inside in lungs)
+    x, y = (np.flatnonzero((labels > 0).any(axis=others)) for others in ((1, 2), (0, 2)))
+    middle = float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2
     return whole | {
         "coarse.npy": F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy(),
         "coarse_labels.npy": labels[np.ix_(nearest, nearest, nearest)].astype(np.uint8),

@@ -6,7 +6,7 @@ import torch
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
-    """Does the device compute in bfloat16 by itself? Elsewhere a step in it takes several times as long as in float32."""
+    """Does the device compute in bfloat16 by itself? Elsewhere a step takes several times as long as in float32."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capable = torch.cpu.get_capabilities()

@@ -2,14 +2,16 @@
 
 Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D convolutions of its finest scales. Here it
 runs at 64^3. 2D networks see lines and textures that 64 x 64 pixels do not show, a pneumothorax and the bones
-(:class:`~.thickness.ThicknessNet`). None of them is trained further. The former's maps and features are looked up where
-each voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
-together: labels, and a better coarse volume. Before and after it the coarse volume is projected again, and what it
-lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are told.
+(:class:`~.thickness.ThicknessNet`). None of them is trained further. The maps and features of the former are looked up
+where each voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the
+coarse volume together: labels, and a better coarse volume. Before and after it the coarse volume is projected again,
+and what it lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are
+told.
 
 What is finer comes from 2D encoders of the full radiographs, which see what the projected coarse volume lacks of them,
-and from the bones' maps and features, looked up likewise and joined with the U-Net's features by two small 3D convolutions at half size and by 1x1x1 layers at
-full size; and from what the coarse volume lacks at half size, of which they decide how much is believed at each place.
+and from the bones' maps and features, looked up likewise and joined with the U-Net's features by two small 3D
+convolutions at half size and by 1x1x1 layers at full size; and from what the coarse volume lacks at half size, of which
+they decide how much is believed at each place.
 These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse volume
 plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
 """
@@ -172,7 +174,7 @@ class FineGenerator(nn.Module):
         nn.init.constant_(self.middle_head.get_parameter("bias")[:1], LOG_VARIANCE)
         self.register_state_dict_post_hook(say_size)
 
-    def modules_that_start_at_zero(self) -> list[nn.Module]:
+    def modules_that_start_at_zero(self) -> list[nn.Conv3d]:
         """The layers by which the network at first adds nothing to its coarse one."""
         return [self.head, self.middle_head, self.join_head, self.refine_head]
 
@@ -221,12 +223,14 @@ class FineGenerator(nn.Module):
         joined = _pointwise(self.to_middle, torch.cat([part.features, part.coarse.to(part.features.dtype)], dim=1))
         halves, fulls = [], []
         for view, within in enumerate(_within_film(image).split(1, dim=1)):
-            full, half = images[view][:2]
+            of_full, of_half = images[view][:2]
             within_half = F.avg_pool2d(within, 2)
             bones[view] = within_half * bones[view]
-            of_half = _pointwise(self.image_to_middle[view], half) + _pointwise(self.bones_to_middle[view], bones[view])
+            of_half = _pointwise(self.image_to_middle[view], of_half) + _pointwise(
+                self.bones_to_middle[view], bones[view]
+            )
             halves.append(within_half * of_half)
-            fulls.append(within * _pointwise(self.image_to_fine[view], full))
+            fulls.append(within * _pointwise(self.image_to_fine[view], of_full))
         first, extent, rows = (start, (edge,) * 3, edge) if start is not None else ((0, 0, 0), (size,) * 3, SLAB)
         if start is None and torch.compiler.is_compiling():
             rows = size // 4  # the steps of each slab are written down
@@ -395,7 +399,7 @@ def _within_film(image: Tensor) -> Tensor:
 
 
 def _crossing(bones: list[Tensor], at: list[Tensor], size: int) -> Tensor:
-    """``(B, 6, x, y, z)``: where a bone of PA (in front, behind) and one of the lateral view (right, middle, left) cross.
+    """``(B, 6, x, y, z)``: where a bone of PA (front, behind) and one of the lateral view (right, middle, left) cross.
 
     The geometric mean of both thicknesses, as of each alone a bone may lie anywhere along the ray.
     """

@@ -1,9 +1,8 @@
-"""How thick lung, free air and bone are along the rays of a radiograph pair: two small U-Nets, each told what the other
-sees.
+"""How thick lung, free air and bone are along the rays of a radiograph pair: U-Nets, each told what the other sees.
 
-A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm and a 3D one at 64^3 does not; a rib on a
-radiograph lies at the chest's front or back, which its course tells. Made by ``scripts/thickness_weights.py`` from
-simulated films; :class:`~.fine.FineGenerator` puts what they see into the volume.
+A pneumothorax is a line and a missing texture, which a 2D network sees at 2 mm and a 3D one at 64^3 does not; and the
+course of a rib tells whether it lies in front or behind. Made by ``scripts/thickness_weights.py`` from simulated films;
+:class:`~.fine.FineGenerator` puts what they see into the volume.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def bone_net() -> ThicknessNet:
 
 
 def thickness_maps(labels: Tensor, pixels: int = PIXELS // 2) -> list[Tensor]:
-    """What the network of :data:`PARTS` should say of a label map ``(X, Y, Z)`` of the cube: maps ``(4, n, n)`` and ``(2, n, n)``.
+    """What the network of :data:`PARTS` should say of a label map ``(X, Y, Z)``: maps ``(4, n, n)`` and ``(2, n, n)``.
 
     The rays are taken to be parallel, with the magnification of the cube's middle plane: so the maps' sums are the
     volumes.

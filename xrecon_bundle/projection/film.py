@@ -188,17 +188,16 @@ def simulate_dense(hu: Float[Tensor, "x y z"] | np.ndarray, lungs: tuple[float, 
         pixels: along each edge of the chest frame's detector.
 
     Returns:
-        ``(5, pixels, pixels)`` float32, mm of water beyond :data:`DENSE_HU`: of PA what lies in front of the lungs' middle
-        and behind it, of the lateral view what lies to the right, within :data:`MIDDLE_MM` of it, and to the left.
+        ``(5, pixels, pixels)`` float32, mm of water beyond :data:`DENSE_HU`: of PA what lies in front of the lungs'
+        middle and behind it, of the lateral view what lies to the right, within :data:`MIDDLE_MM` of it, to the left.
     """
     hu = torch.as_tensor(np.asarray(hu), dtype=torch.float32)
     bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
-    step = frame.voxel_size(hu.shape[0])
+    spacing = frame.voxel_size(hu.shape[0])
     x, y = (torch.arange(n) - middle for n, middle in zip(hu.shape[:2], lungs, strict=True))
-    near = x.abs() * step < MIDDLE_MM
+    near = x.abs() * spacing < MIDDLE_MM
     front = (y < 0)[:, None]
     sides = torch.stack([(x < 0) & ~near, near, (x >= 0) & ~near])[..., None, None]
-    spacing = frame.voxel_size(hu.shape[0])
     pa = Projector(ConeBeamGeometry.chest_pa(pixels))(torch.stack([bone * front, bone * ~front])[None], spacing=spacing)
     lateral = Projector(ConeBeamGeometry.chest_lateral(pixels))((bone * sides)[None], spacing=spacing)
     return torch.cat([pa[0, :, 0], lateral[0, :, 0]]).numpy()
