@@ -1,0 +1,102 @@
+"""A step with a discriminator of blocks: who learns from what."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from monai.losses import PatchAdversarialLoss
+from monai.utils import AdversarialKeys
+from torch import nn
+
+from xrecon_bundle.engines import DiscriminatorAdversarialLoss, GeneratorAdversarialLoss
+from xrecon_bundle.engines.blocks import BlockLoss, adversarial_block_iteration, block_iteration
+from xrecon_bundle.networks.fine import LABELS, Rendering
+
+SIZE, EDGE = 64, 8
+
+
+class Grey(nn.Module):
+    """Renders every block in one grey, which is all that it can learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grey = nn.Parameter(torch.tensor(0.3))
+
+    def render(self, image: torch.Tensor, start: tuple[int, int, int], edge: int) -> Rendering:
+        assert (start, edge) == ((8, 16, 24), EDGE)
+        volume = self.grey.expand(1, 1, edge, edge, edge)
+        half, coarse = (torch.zeros(1, LABELS, n, n, n) for n in (edge // 2, 4))
+        return Rendering(volume, half, half[:, :1], coarse[:, :1], coarse)
+
+
+@pytest.fixture
+def engine():
+    def make(weight: float) -> SimpleNamespace:
+        torch.manual_seed(0)
+        network, discriminator = Grey(), nn.Sequential(nn.Conv3d(6, 4, 4, 2), nn.LeakyReLU(0.2), nn.Conv3d(4, 1, 3))
+        optimizers = [torch.optim.SGD(part.parameters(), lr=0.01) for part in (network, discriminator)]
+        adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
+        state = SimpleNamespace(
+            device=torch.device("cpu"),
+            g_network=network,
+            g_optimizer=optimizers[0],
+            g_loss_function=GeneratorAdversarialLoss(adversarial, weight),
+            recon_loss_function=BlockLoss(),
+            d_network=discriminator,
+            d_optimizer=optimizers[1],
+            d_loss_function=DiscriminatorAdversarialLoss(adversarial),
+        )
+        shared = {"network": network, "optimizer": optimizers[0], "loss_function": BlockLoss()}
+        return SimpleNamespace(state=state, amp=False, amp_kwargs={}, **shared)
+
+    return make
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    labels = torch.zeros(1, EDGE, EDGE, EDGE, dtype=torch.int64)
+    return {
+        "image": torch.rand(1, 2, SIZE, SIZE),
+        "label": torch.rand(1, 1, EDGE, EDGE, EDGE),
+        "segmentation": labels,
+        "start": torch.tensor([[8, 16, 24]]),
+        "coarse": torch.zeros(1, 1, 4, 4, 4),
+        "coarse_segmentation": labels[:, :4, :4, :4],
+    }
+
+
+def test_without_weight_the_generator_learns_as_without_a_discriminator(engine, batch):
+    alone, both = engine(0.0), engine(0.0)
+    block_iteration(alone, batch)
+    output = adversarial_block_iteration(both, batch)
+    torch.testing.assert_close(both.state.g_network.grey, alone.network.grey)
+    assert output[AdversarialKeys.GENERATOR_LOSS] == 0
+    assert output["loss"] == output[AdversarialKeys.RECONSTRUCTION_LOSS]
+
+
+def test_each_learns_from_its_own_loss(engine, batch):
+    """The generator moves towards what the discriminator takes for real, the discriminator tells both apart better."""
+    both = engine(5.0)
+    before = copy.deepcopy(both.state.d_network)
+    losses = [adversarial_block_iteration(both, batch) for _ in range(30)]
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before.parameters(), both.state.d_network.parameters(), strict=True)
+    )
+    assert losses[-1][AdversarialKeys.DISCRIMINATOR_LOSS] < losses[0][AdversarialKeys.DISCRIMINATOR_LOSS]
+    alone = engine(0.0)
+    for _ in range(30):
+        adversarial_block_iteration(alone, batch)
+    assert both.state.g_network.grey != alone.state.g_network.grey
+
+
+def test_a_loss_that_is_not_finite_touches_no_weight(engine, batch):
+    both = engine(1.0)
+    before = copy.deepcopy(both.state.g_network.state_dict())
+    batch["label"][0, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="generator"):
+        adversarial_block_iteration(both, batch)
+    torch.testing.assert_close(dict(both.state.g_network.state_dict()), dict(before))
