@@ -16,7 +16,6 @@ from xrecon_bundle.networks.export import export_generator
 from xrecon_bundle.networks.fine import (
     CoarsePart,
     FineGenerator,
-    _crossing,
     block_condition,
     lift,
     upsample,
@@ -92,8 +91,9 @@ def test_the_fine_part_of_224_takes_less_than_400_mb(baseline):
     """Counted with tensors that hold nothing; 1.7 GB if it were rendered at once."""
     with FakeTensorMode(), torch.no_grad():
         network, image = FineGenerator(224).eval(), torch.zeros(1, 2, 224, 224)
-        shapes = ((1, 64), (5, 64), (16, 64), (2, 112))  # channels and edge
-        part = CoarsePart(*(torch.zeros(1, channels, *(edge,) * 3) for channels, edge in shapes))
+        shapes = ((1, 64), (5, 64), (16, 64), (3, 112))  # channels and edge
+        volumes = (torch.zeros(1, channels, *(edge,) * 3) for channels, edge in shapes)
+        part = CoarsePart(*volumes, [torch.zeros(1, channels, 112, 112) for channels in network.bones.channels])
         with baseline.LiveMemory() as live:
             network.render_fine(image, part)
     assert live.peak < 0.4e9
@@ -125,19 +125,20 @@ def test_with_the_coarse_part_frozen_the_fine_one_learns_alone(trained):
     rendering.volume.square().mean().backward()
     learning = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is not None}
     assert not learning & {"coarse", "thickness", "bones", "join", "join_norm", "join_head", "refine", "refine_head"}
-    assert {"images", "bones_to_middle", "crossing_to_middle", "middle", "lacking_to_middle", "head"} <= learning
+    assert {"images", "bones_to_middle", "middle", "lacking_to_middle", "head"} <= learning
 
 
-@pytest.mark.parametrize(("bands", "share"), [((0, 0), 0.0), ((0.5, 0.5), 0.5), ((1, 1), 1.0)])
+@pytest.mark.parametrize(("bands", "share"), [((0, 0, 0), 0.0), ((0.5, 0.5, 0.5), 0.5), ((1, 1, 1), 1.0)])
 def test_the_volume_takes_up_what_it_lacks_as_far_as_it_is_believed(network, bands, share):
-    """Of both bands alike: coarse and fine detail add up to the whole."""
+    """Of all bands alike: coarse and fine detail add up to the whole, and bones to that."""
     image = torch.rand(1, 2, SIZE, SIZE)
     with torch.no_grad():
         without, part = network.render(image), network.coarse_part(image)
-        network.middle_head.bias[-2:] = torch.tensor(bands)
+        network.middle_head.bias[-3:] = torch.tensor(bands)
         gained = network.render(image).volume - without.volume
     wanted = F.interpolate(part.lacking.sum(1, keepdim=True), size=(SIZE,) * 3, mode="trilinear")
     assert wanted.abs().max() > 0.01
+    assert part.lacking[:, 2].max() > 0
     inside = (..., *(slice(2, -2),) * 3)
     torch.testing.assert_close(gained[inside], share * wanted[inside], atol=1e-5, rtol=1e-4)
 
@@ -297,32 +298,6 @@ def test_fine_weights_that_do_not_say_their_size_are_refused_without_one(trained
     with pytest.raises(InputError, match=r"fine.pt.*--spatial_size"):
         load_generator(tmp_path / "fine.pt")
     assert load_generator(tmp_path / "fine.pt", 96).spatial_size == 96
-
-
-def test_a_bone_is_sought_where_the_rays_of_both_views_cross(network):
-    """A spot behind in PA and on the left in the lateral view: one of the six maps is bright, at one place."""
-    pixels, spots = SIZE // 2, ((20, 12), (9, 12))  # x or y, and z
-    maps = [torch.zeros(1, channels, pixels, pixels) for channels in (2 + 16, 3 + 16)]
-    maps[0][0, 1, spots[0][0], spots[0][1]] = 4.0
-    maps[1][0, 2, spots[1][0], spots[1][1]] = 1.0
-    network.bones.look = lambda image: (
-        [of_view[:, :count] for of_view, count in zip(maps, (2, 3), strict=True)],
-        [of_view[:, count:] for of_view, count in zip(maps, (2, 3), strict=True)],
-    )
-    seen = []
-    before = network._features
-    network._features = lambda joined, images, bones, lacking, at: (
-        seen.append(_crossing(bones, [torch.arange(pixels)] * 3, pixels)) or before(joined, images, bones, lacking, at)
-    )
-    with torch.no_grad():
-        network.render(torch.rand(1, 2, SIZE, SIZE), (16, 16, 16), 16)
-    found = seen[0][0]
-    assert [bool(channel.any()) for channel in found] == [False] * 5 + [True]
-    assert 1.0 < found.max() <= 2.0
-    place = (found[5] > 0.5 * found.max()).nonzero().float().mean(0)
-    middle = (pixels - 1) / 2
-    wanted = [(spot - middle) * REDUCED + middle for spot in (spots[0][0], spots[1][0], 12)]
-    assert (place - torch.tensor(wanted)).abs().max() < 2
 
 
 def test_what_a_film_shows_fades_before_its_end(trained):

@@ -44,19 +44,23 @@ class Rays:
 
     def project(self, volume: Tensor) -> Tensor:
         """Line integrals ``(B, 2, P, P)`` of ``(B, 1, n, n, n)``, in units of the cube's edge."""
-        views = []
-        for view, (sampling, length) in enumerate(self.views):
-            columns = volume[:, 0].movedim(1 + DEPTH[view], 1) @ sampling
-            views.append(_product(sampling.flatten(0, 1).mT, columns.flatten(1, 2)) * length)
-        return torch.stack(views, 1)
+        return torch.stack([self.project_view(volume, view) for view in range(2)], 1)
+
+    def project_view(self, volume: Tensor, view: int) -> Tensor:
+        """Those of one view, ``(B, P, P)``."""
+        sampling, length = self.views[view]
+        columns = volume[:, 0].movedim(1 + DEPTH[view], 1) @ sampling
+        return _product(sampling.flatten(0, 1).mT, columns.flatten(1, 2)) * length
 
     def back_project(self, images: Tensor) -> Tensor:
         """``(B, 2, P, P)`` to ``(B, 1, n, n, n)``."""
-        volumes = []
-        for view, (sampling, length) in enumerate(self.views):
-            rows = _product(sampling.flatten(0, 1), images[:, view] * length).unflatten(1, sampling.shape[:2])
-            volumes.append((rows @ sampling.mT).movedim(1, 1 + DEPTH[view]))
-        return (volumes[0] + volumes[1])[:, None]
+        return self.back_project_view(images[:, 0], 0) + self.back_project_view(images[:, 1], 1)
+
+    def back_project_view(self, image: Tensor, view: int) -> Tensor:
+        """One view ``(B, P, P)`` to ``(B, 1, n, n, n)``."""
+        sampling, length = self.views[view]
+        rows = _product(sampling.flatten(0, 1), image * length).unflatten(1, sampling.shape[:2])
+        return (rows @ sampling.mT).movedim(1, 1 + DEPTH[view])[:, None]
 
 
 def reproject(volume: Tensor, pixels: int) -> Tensor:
@@ -109,10 +113,10 @@ def missing(
         without it, in units of the cube's edge.
     """
     n, pixels = volume.shape[-1], image.shape[-1]
-    rays, kernel = Rays(n, pixels, volume), _gaussian(n, volume)
-
-    def smooth(x: Tensor) -> Tensor:
-        return _product(kernel, (kernel @ (x @ kernel))[:, 0].flatten(2)).view(x.shape)
+    rays, smooth = (
+        Rays(n, pixels, volume),
+        functools.partial(smoothed, kernel=gaussian_matrix(n, SMOOTH_VOXELS, volume)),
+    )
 
     near_body = (4 * smooth(smooth((volume > BODY).to(volume.dtype)))).clamp(max=1)
     prior = OUTSIDE + (1 - OUTSIDE) * near_body
@@ -158,10 +162,21 @@ def _squared(x: Tensor) -> Tensor:
     return x.square().sum((1, 2, 3, 4), keepdim=True)
 
 
-def _gaussian(n: int, like: Tensor) -> Tensor:
-    """Symmetric ``(n, n)``; what would lie outside is lost."""
+def smoothed(x: Tensor, kernel: Tensor) -> Tensor:
+    """``(B, 1, n, n, n)`` along each axis, by a symmetric matrix ``(n, n)``."""
+    return _product(kernel, (kernel @ (x @ kernel))[:, 0].flatten(2)).view(x.shape)
+
+
+def gaussian_matrix(n: int, sigma: float, like: Tensor) -> Tensor:
+    """Symmetric ``(n, n)``, for :func:`smoothed`; what would lie outside is lost.
+
+    Args:
+        n: voxels.
+        sigma: standard deviation in voxels.
+        like: has the type and device of the result.
+    """
     at = torch.arange(n, dtype=torch.float64, device=like.device)
-    away = (at[:, None] - at) / SMOOTH_VOXELS
+    away = (at[:, None] - at) / sigma
     kernel = torch.exp(-0.5 * away**2) * (away.abs() <= 3)  # beyond it numbers so small that they slow down everything
     return (kernel / kernel[n // 2].sum()).to(like.dtype)
 

@@ -19,7 +19,6 @@ plus a residual; all residuals are zero at first. Where the labels say free air,
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -32,11 +31,12 @@ from .. import frame
 from ..projection.geometry import ConeBeamGeometry
 from .data_consistency import DEPTH, match_greys, missing, reproject
 from .generator import VIEWS, XReconGenerator, build_generator, say_size
+from .skeleton import bone_volume
 from .thickness import BONES, UNKNOWN, ThicknessNet, bone_net, reduced
 from .unet import Residual, UNet
 
 MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
-BANDS = 2  # of what a volume lacks at half size: coarse and fine detail
+BANDS = 3  # of what a volume lacks at half size: coarse and fine detail, and bones
 NOISE = 0.02  # of the radiographs at half size
 BAND_VOXELS = 9  # of half size, parted by an average over so many
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
@@ -70,13 +70,15 @@ class CoarsePart(NamedTuple):
         coarse: ``(B, 1, c, c, c)`` in network units, without free air.
         labels: ``(B, 5, c, c, c)`` logits.
         features: ``(B, C, c, c, c)``.
-        lacking: ``(B, BANDS, S/2, S/2, S/2)``, what the coarse volume lacks to explain its radiographs.
+        lacking: ``(B, BANDS, S/2, S/2, S/2)``, what the coarse volume lacks to explain its radiographs, and the bones.
+        bones: of each view their maps and the features of these, ``(B, C, S/2, S/2)``.
     """
 
     coarse: Tensor
     labels: Tensor
     features: Tensor
     lacking: Tensor
+    bones: list[Tensor]
 
 
 class Rendering(NamedTuple):
@@ -153,7 +155,6 @@ class FineGenerator(nn.Module):
         self.to_middle = nn.Conv3d(coarse_channels[0] + 1, middle_channels, 1)
         self.image_to_middle = nn.ModuleList(nn.Conv2d(image_channels[1], middle_channels, 1) for _ in VIEWS)
         self.bones_to_middle = nn.ModuleList(nn.Conv2d(n, middle_channels, 1) for n in self.bones.channels)
-        self.crossing_to_middle = nn.Conv3d(math.prod(map(len, BONES.values())), middle_channels, 1)
         self.place = nn.Linear(3, middle_channels, bias=False)
         self.middle = nn.ModuleList(nn.Conv3d(middle_channels, middle_channels, 3) for _ in range(2))
         self.lacking_to_middle = nn.Conv3d(BANDS, middle_channels, 1)
@@ -210,7 +211,9 @@ class FineGenerator(nn.Module):
         """All of :meth:`render` that does not depend on the block."""
         coarse, labels, features = self._join(image)
         lacking = self._lacking_at_half_size(_coarse_rendering(coarse, labels).coarse, image)
-        return CoarsePart(coarse, labels, features, lacking)
+        bones = self._see_bones(image)
+        found = self._bones_at_half_size(bones, coarse, labels)
+        return CoarsePart(coarse, labels, features, torch.cat([lacking, found], dim=1), bones)
 
     def render_fine(
         self, image: Tensor, part: CoarsePart, start: tuple[int, int, int] | None = None, edge: int = 0
@@ -219,17 +222,12 @@ class FineGenerator(nn.Module):
         size = self.spatial_size
         of_coarse = _coarse_rendering(part.coarse, part.labels)
         images = self._encode(image, of_coarse.coarse)
-        bones = self._see_bones(image)
         joined = _pointwise(self.to_middle, torch.cat([part.features, part.coarse.to(part.features.dtype)], dim=1))
         halves, fulls = [], []
         for view, within in enumerate(_within_film(image).split(1, dim=1)):
             of_full, of_half = images[view][:2]
-            within_half = F.avg_pool2d(within, 2)
-            bones[view] = within_half * bones[view]
-            of_half = _pointwise(self.image_to_middle[view], of_half) + _pointwise(
-                self.bones_to_middle[view], bones[view]
-            )
-            halves.append(within_half * of_half)
+            of_bones = _pointwise(self.bones_to_middle[view], part.bones[view])
+            halves.append(F.avg_pool2d(within, 2) * (_pointwise(self.image_to_middle[view], of_half) + of_bones))
             fulls.append(within * _pointwise(self.image_to_fine[view], of_full))
         first, extent, rows = (start, (edge,) * 3, edge) if start is not None else ((0, 0, 0), (size,) * 3, SLAB)
         if start is None and torch.compiler.is_compiling():
@@ -250,7 +248,7 @@ class FineGenerator(nn.Module):
         seen, changed, rendered = (_Slabs(overlap) for overlap in (4, 2, 2))
         parts = []
         for x, new, around in places:
-            features = seen(self._features(joined, halves, bones, part.lacking, [new, *half[1:]]))
+            features = seen(self._features(joined, halves, part.lacking, [new, *half[1:]]))
             change = changed(F.leaky_relu_(self.middle[0](features[:, :, -len(new) - 2 :]), 0.1))
             change = self.middle[1](change) + features[:, :, 2:-2, 2:-2, 2:-2]
             middle = rendered(F.leaky_relu_(change, 0.1))
@@ -315,7 +313,7 @@ class FineGenerator(nn.Module):
         return coarse, torch.cat([JOIN_GAIN * coarse, *lifted, place], dim=1)
 
     def _lacking_at_half_size(self, volume: Tensor, image: Tensor) -> Tensor:
-        """``(B, BANDS, S/2, S/2, S/2)``: what the coarse volume lacks at half size, its coarse and its fine detail."""
+        """``(B, 2, S/2, S/2, S/2)``: what the coarse volume lacks at half size, its coarse and its fine detail."""
         half = self.spatial_size // 2
         with torch.no_grad(), _without_autocast(volume):
             at = [torch.arange(half, device=volume.device)] * 3
@@ -331,9 +329,19 @@ class FineGenerator(nn.Module):
         return [encoder(of_view) for encoder, of_view in zip(self.images, self._views(image, coarse), strict=True)]
 
     def _see_bones(self, image: Tensor) -> list[Tensor]:
-        """Of each view the maps of bone and the features that they are made of, at S/2."""
+        """Of each view the maps of bone and the features that they are made of, at S/2; 0 where a film ends."""
         with torch.no_grad():
-            return [torch.cat(both, dim=1) for both in zip(*self.bones.look(image), strict=True)]
+            within = F.avg_pool2d(_within_film(image), 2).split(1, dim=1)
+            return [part * torch.cat(both, 1) for part, *both in zip(within, *self.bones.look(image), strict=True)]
+
+    def _bones_at_half_size(self, bones: list[Tensor], coarse: Tensor, labels: Tensor) -> Tensor:
+        """``(B, 1, S/2, S/2, S/2)``: the bones that explain their maps."""
+        half = self.spatial_size // 2
+        with torch.no_grad(), _without_autocast(coarse):
+            at = [torch.arange(half, device=coarse.device)] * 3
+            lungs = labels.float().softmax(1)[:, 1:].sum(1, keepdim=True)
+            maps = [of_view[:, : len(parts)].float() for of_view, parts in zip(bones, BONES.values(), strict=True)]
+            return bone_volume(maps, upsample(lungs, at, half), upsample(coarse.float(), at, half))
 
     def _views(self, image: Tensor, coarse: Tensor) -> list[Tensor]:
         """Of each view its grey levels, 0 where unknown, where it is known, and what the coarse volume lacks of it."""
@@ -345,16 +353,13 @@ class FineGenerator(nn.Module):
         parts = torch.stack([grey, known, DIFFERENCE_GAIN * difference], dim=2)
         return [parts[:, view] for view in range(len(VIEWS))]
 
-    def _features(
-        self, joined: Tensor, images: list[Tensor], bones: list[Tensor], lacking: Tensor, at: list[Tensor]
-    ) -> Tensor:
+    def _features(self, joined: Tensor, images: list[Tensor], lacking: Tensor, at: list[Tensor]) -> Tensor:
         """What the middle convolutions take, ``(B, C, ...)`` at some voxels of half size."""
         half = self.spatial_size // 2
         x = lift(images[0], 0, at, half)
         x += lift(images[1], 1, at, half)
         x += upsample(joined, at, half)
         x += _pointwise(self.lacking_to_middle, MISSING_GAIN * _block(lacking, at))
-        x += _pointwise(self.crossing_to_middle, _crossing(bones, at, half).to(x.dtype))
         for axis, index in enumerate(at):
             share = ((index + 0.5) * 2 / half - 1)[:, None].to(x.dtype) * self.place.weight[:, axis].to(x.dtype)
             x += share.T.reshape(1, len(share.T), *(-1 if other == axis else 1 for other in range(3)))
@@ -396,19 +401,6 @@ def _within_film(image: Tensor) -> Tensor:
     known = (image >= 0).to(image.dtype)
     share = F.avg_pool2d(known, FADING, 1, FADING // 2, count_include_pad=False)
     return (2 * share - 1).clamp(min=0)
-
-
-def _crossing(bones: list[Tensor], at: list[Tensor], size: int) -> Tensor:
-    """``(B, 6, x, y, z)``: where a bone of PA (front, behind) and one of the lateral view (right, middle, left) cross.
-
-    The geometric mean of both thicknesses, as of each alone a bone may lie anywhere along the ray.
-    """
-    with torch.no_grad():
-        pa, lateral = (
-            lift(maps[:, : len(parts)].clamp(min=0), view, at, size)
-            for view, (maps, parts) in enumerate(zip(bones, BONES.values(), strict=True))
-        )
-        return (pa[:, :, None] * lateral[:, None]).sqrt().flatten(1, 2)
 
 
 class _Slabs:
