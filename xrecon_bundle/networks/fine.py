@@ -1,17 +1,17 @@
 """A generator for 1.6 mm at the cost of 5.6 mm: a coarse volume, what 2D networks see, and what full radiographs add.
 
 Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D convolutions of its finest scales. Here it
-runs at 64^3. 2D networks see lines and textures that 64 x 64 pixels do not show, a pneumothorax and the bones
-(:class:`~.thickness.ThicknessNet`). None of them is trained further. The maps and features of the former are looked up
-where each voxel is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the
-coarse volume together: labels, and a better coarse volume. Before and after it the coarse volume is projected again,
-and what it lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are
-told.
+runs at 64^3. 2D networks (:class:`~.thickness.ThicknessNet`) see what 64 x 64 pixels do not show: a pneumothorax, and
+the bones. None of these is trained further. The maps and features of lung and free air are looked up where each voxel
+is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
+together: labels, and a better coarse volume. Before and after it the coarse volume is projected again, and what it
+lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are told.
 
 What is finer comes from 2D encoders of the full radiographs, which see what the projected coarse volume lacks of them,
-and from the bones' maps and features, looked up likewise and joined with the U-Net's features by two small 3D
-convolutions at half size and by 1x1x1 layers at full size; and from what the coarse volume lacks at half size, of which
-they decide how much is believed at each place.
+and from the bones' features, looked up likewise and joined with the U-Net's features by two small 3D convolutions at
+half size and by 1x1x1 layers at full size; and from what the coarse volume lacks at half size and the bones that both
+views show (:mod:`.skeleton`), of which they decide how much is believed at each place.
+
 These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse volume
 plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
 """
