@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,19 @@ def test_one_person_alone_is_between_nobody(tmp_path):
     with pytest.raises(InputError, match="two people"):
         write_store(tmp_path / "store", {"ann": Path("ann.nii.gz")}, 2, between=0.5)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_case_without_the_arrays_of_today_is_made_anew(tmp_path):
+    """A store made before bones were kept has none; a finished case of today is left alone."""
+    options = {"people": {}, "cases": 1, "synthetic_every": 1, "spatial_size": 32}
+    (name,) = write_store(tmp_path, **options)
+    bones, record = (tmp_path / "cases" / name / file for file in ("dense.npy", "case.json"))
+    made = bones.stat().st_mtime_ns
+    write_store(tmp_path, **options)
+    assert bones.stat().st_mtime_ns == made
+    bones.unlink()
+    content = json.loads(record.read_text())
+    del content["arrays"], content["files"]["dense.npy"]
+    record.write_text(json.dumps(content))
+    write_store(tmp_path, **options)
+    assert np.load(bones).shape == (5, 112, 112)

@@ -39,6 +39,7 @@ from .store import FILES, Outcome, finished_record, run_cases
 
 SIZE, COARSE, PIXELS = 224, 64, 288
 RECORD = "case.json"
+ARRAYS = 2  # 1: without dense.npy; a case with other arrays is made anew
 SYNTHETIC = "synthetic"
 AND = "+"  # between the names of two people, the first of whom is shaped as the second in part
 SHARES = (0.2, 0.8)  # of the way from one to the other
@@ -223,7 +224,7 @@ def _make_case(
     folder: Path, people: dict[str, Path], spatial_size: int, spread: float, job: tuple[str, int]
 ) -> Outcome:
     target = folder / "cases" / _name(*job)
-    key = draw_case(*job, spread) | {"spatial_size": spatial_size}
+    key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS}
     record = finished_record(target / RECORD, key)
     if record is not None:
         return Outcome(record, reused=True)

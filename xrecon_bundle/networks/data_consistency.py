@@ -113,10 +113,8 @@ def missing(
         without it, in units of the cube's edge.
     """
     n, pixels = volume.shape[-1], image.shape[-1]
-    rays, smooth = (
-        Rays(n, pixels, volume),
-        functools.partial(smoothed, kernel=gaussian_matrix(n, SMOOTH_VOXELS, volume)),
-    )
+    rays = Rays(n, pixels, volume)
+    smooth = functools.partial(smoothed, kernel=gaussian_matrix(n, SMOOTH_VOXELS, volume))
 
     near_body = (4 * smooth(smooth((volume > BODY).to(volume.dtype)))).clamp(max=1)
     prior = OUTSIDE + (1 - OUTSIDE) * near_body
