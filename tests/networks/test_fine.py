@@ -131,6 +131,12 @@ def test_with_the_coarse_part_frozen_the_fine_one_learns_alone(trained):
 @pytest.mark.parametrize(("bands", "share"), [((0, 0, 0), 0.0), ((0.5, 0.5, 0.5), 0.5), ((1, 1, 1), 1.0)])
 def test_the_volume_takes_up_what_it_lacks_as_far_as_it_is_believed(network, bands, share):
     """Of all bands alike: coarse and fine detail add up to the whole, and bones to that."""
+    pixels = SIZE // 2
+    network.coarse.forward = lambda small: torch.full((1, 1, 64, 64, 64), 0.4)  # a body, in which there can be bones
+    network.bones.look = lambda image: (
+        [torch.full((1, parts, pixels, pixels), 0.5) for parts in (2, 3)],
+        [torch.zeros(1, 16, pixels, pixels)] * 2,
+    )
     image = torch.rand(1, 2, SIZE, SIZE)
     with torch.no_grad():
         without, part = network.render(image), network.coarse_part(image)
