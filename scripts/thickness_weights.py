@@ -20,6 +20,7 @@ from torch import nn
 from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
 from xrecon_bundle.datasets.training_store import SIZE, list_store
+from xrecon_bundle.engines import has_bfloat16
 from xrecon_bundle.files import InputError, atomic_path
 from xrecon_bundle.networks.thickness import BONE_UNIT_MM, PIXELS, ThicknessNet, bone_net, reduced, thickness_maps
 from xrecon_bundle.networks.weights import save_weights
@@ -155,7 +156,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
         image, pa, lateral, counts = next(loader)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16("cpu")):
             found = network(image)
         loss = thickness_loss(found, (pa, lateral), counts, kind)
         optimizer.zero_grad()

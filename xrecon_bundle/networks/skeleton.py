@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import frame
-from ..projection.film import MIDDLE_MM
+from ..projection.film import parts_of_chest
 from .data_consistency import BODY, Rays, gaussian_matrix, smoothed
 from .thickness import BONE_UNIT_MM
 
@@ -61,9 +61,10 @@ def _parts(lungs: Tensor) -> list[tuple[int, Tensor]]:
         within = (lungs > 0.5).flatten(1, 1).amax(dim=others).to(lungs.dtype)
         first, last = within.argmax(1), n - 1 - within.flip(1).argmax(1)
         middles.append(((first + last) / 2)[:, None])
-    x, y = (along - middle for middle in middles)
-    near = x.abs() * frame.voxel_size(n) < MIDDLE_MM
-    front = (y < 0)[:, None, None, :, None]
-    sides = [part[:, None, :, None, None] for part in ((x < 0) & ~near, near, (x >= 0) & ~near)]
-    parts = [(0, front), (0, ~front), *((1, side) for side in sides)]
+    x, y = ((along - middle) * frame.voxel_size(n) for middle in middles)
+    depths, sides = parts_of_chest(x, y)
+    parts = [
+        *((0, part[:, None, None, :, None]) for part in depths),
+        *((1, part[:, None, :, None, None]) for part in sides),
+    ]
     return [(view, part.to(lungs.dtype)) for view, part in parts]

@@ -195,12 +195,16 @@ def simulate_dense(hu: Float[Tensor, "x y z"] | np.ndarray, lungs: tuple[float, 
     bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
     spacing = frame.voxel_size(hu.shape[0])
     x, y = (torch.arange(n) - middle for n, middle in zip(hu.shape[:2], lungs, strict=True))
-    near = x.abs() * spacing < MIDDLE_MM
-    front = (y < 0)[:, None]
-    sides = torch.stack([(x < 0) & ~near, near, (x >= 0) & ~near])[..., None, None]
-    pa = Projector(ConeBeamGeometry.chest_pa(pixels))(torch.stack([bone * front, bone * ~front])[None], spacing=spacing)
-    lateral = Projector(ConeBeamGeometry.chest_lateral(pixels))((bone * sides)[None], spacing=spacing)
+    depths, sides = (torch.stack(parts) for parts in parts_of_chest(x * spacing, y * spacing))
+    pa = Projector(ConeBeamGeometry.chest_pa(pixels))((bone * depths[:, None, :, None])[None], spacing=spacing)
+    lateral = Projector(ConeBeamGeometry.chest_lateral(pixels))((bone * sides[..., None, None])[None], spacing=spacing)
     return torch.cat([pa[0, :, 0], lateral[0, :, 0]]).numpy()
+
+
+def parts_of_chest(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """In front and behind, and right, middle and left: masks of places along x and y, in mm from the lungs' middle."""
+    near = x.abs() < MIDDLE_MM
+    return [y < 0, y >= 0], [(x < 0) & ~near, near, (x >= 0) & ~near]
 
 
 def film_matrix(
