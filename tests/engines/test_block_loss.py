@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from xrecon_bundle.engines.blocks import DISTURBED_VOXELS, BlockLoss, like_another_chest
-from xrecon_bundle.networks.fine import LABELS, FineGenerator, Rendering
+from xrecon_bundle.networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering
 
 
 def case(error: float = 0.0, log_variance: float = 0.0, label: int = 0) -> tuple[Rendering, dict[str, torch.Tensor]]:
@@ -46,6 +46,15 @@ def test_each_part_by_hand(weights, arguments, expected):
     rendering, batch = case(**arguments)
     loss = BlockLoss(**{**ALONE, **weights})(rendering, batch)
     torch.testing.assert_close(loss, torch.tensor(float(expected)), atol=1e-6, rtol=1e-4)
+
+
+def test_a_volume_alone_is_judged_by_its_grey_values():
+    """As a coarse volume with labels is, but for what the labels cost."""
+    _, batch = case(label=2)
+    volume = batch["coarse"] + 0.03
+    undecided = torch.zeros(1, LABELS, 4, 4, 4)
+    both = BlockLoss()(CoarseRendering(volume, undecided), batch)
+    torch.testing.assert_close(BlockLoss()(volume, batch), both - 0.6 * math.log(LABELS))
 
 
 def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():

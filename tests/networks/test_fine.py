@@ -14,6 +14,7 @@ from xrecon_bundle.files import InputError
 from xrecon_bundle.frame import unit_to_hu
 from xrecon_bundle.networks.export import export_generator
 from xrecon_bundle.networks.fine import (
+    NOT_SHOWN,
     CoarsePart,
     FineGenerator,
     block_condition,
@@ -120,12 +121,40 @@ def test_every_weight_learns_but_those_of_the_frozen_parts(trained):
     assert not trained.bones.training
 
 
-def test_with_the_coarse_part_frozen_the_fine_one_learns_alone(trained):
-    rendering = trained.freeze_coarse().train().render(torch.rand(1, 2, SIZE, SIZE), (0, 8, 48), 16)
-    rendering.volume.square().mean().backward()
-    learning = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is not None}
-    assert not learning & {"coarse", "thickness", "bones", "join", "join_norm", "join_head", "refine", "refine_head"}
-    assert {"images", "bones_to_middle", "middle", "lacking_to_middle", "head"} <= learning
+@pytest.mark.parametrize(
+    ("part", "learning", "frozen"),
+    [
+        ("first", {"coarse"}, {"thickness", "bones", "join", "refine_head", "images", "middle", "head"}),
+        ("coarse", {"join", "join_norm", "join_head", "refine", "refine_head"}, {"coarse", "thickness", "images"}),
+        ("fine", {"images", "bones_to_middle", "middle", "lacking_to_middle", "head"}, {"coarse", "join", "refine"}),
+    ],
+)
+def test_one_part_learns_alone(trained, part, learning, frozen):
+    trained.learn(part).train()
+    image = torch.rand(1, 2, SIZE, SIZE)
+    if part == "first":
+        trained.first_volume(image).square().mean().backward()
+    elif part == "coarse":
+        sum(of.square().mean() for of in trained.render_coarse(image)).backward()
+    else:
+        trained.render(image, (0, 8, 48), 16).volume.square().mean().backward()
+    found = {name.split(".")[0] for name, weight in trained.named_parameters() if weight.grad is not None}
+    assert learning <= found
+    assert not found & frozen
+    assert {name.split(".")[0] for name, weight in trained.named_parameters() if weight.requires_grad} >= found
+
+
+def test_the_first_volume_is_the_coarse_generators(trained):
+    """It is told apart what a film does not show and what lies beside a body, and all else is handed to it as it is."""
+    image = torch.rand(1, 2, 128, 128)
+    given = []
+    trained.coarse.forward = lambda small: given.append(small) or torch.zeros(1, 1, 64, 64, 64)
+    image[:, :, 40:60] = trained.unknown
+    image[:, :, 80:100] = 0
+    assert trained.first_volume(image).shape == (1, 1, 64, 64, 64)
+    assert (given[0][:, :, 20:30] == NOT_SHOWN).all()
+    assert (given[0][:, :, 40:50] == 0).all()
+    torch.testing.assert_close(given[0][:, :, :20], F.avg_pool2d(image, 2)[:, :, :20])
 
 
 @pytest.mark.parametrize(("bands", "share"), [((0, 0, 0), 0.0), ((0.5, 0.5, 0.5), 0.5), ((1, 1, 1), 1.0)])
@@ -275,8 +304,8 @@ def test_training_starts_from_weights_of_either_kind(trained, coarse, thickness,
     seeing = tmp_path / "thickness.pt", tmp_path / "bones.pt"
     fresh = load_fine(tmp_path / "coarse.pt", *seeing)
     assert fresh.spatial_size == 224
-    frozen = [name for name, weight in fresh.named_parameters() if not weight.requires_grad]
-    assert {name.split(".")[0] for name in frozen} == {*parts}
+    frozen = {name.split(".")[0] for name, weight in fresh.named_parameters() if not weight.requires_grad}
+    assert frozen == {*parts, "join", "join_norm", "join_head", "refine", "refine_head"}
     for part, wanted in parts.items():
         for name, value in wanted.state_dict().items():
             torch.testing.assert_close(fresh.get_submodule(part).state_dict()[name], value)

@@ -46,9 +46,14 @@ class BlockLoss(nn.Module):
         self.label_weight = label_weight
         self.deviation_weight = deviation_weight
 
-    def forward(self, rendering: Rendering | CoarseRendering, batch: dict[str, Tensor]) -> Tensor:
-        """Scalar loss; ``batch`` as :class:`xrecon_bundle.datasets.blocks.StoreBlocks` gives it."""
+    def forward(self, rendering: Rendering | CoarseRendering | Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Scalar loss; ``batch`` as :class:`xrecon_bundle.datasets.blocks.StoreBlocks` gives it.
+
+        A tensor is a coarse volume alone, without labels.
+        """
         labels = batch["coarse_segmentation"]
+        if isinstance(rendering, Tensor):
+            return self._of_grey(rendering, batch["coarse"], labels)
         loss = self._of_volume(rendering.coarse, rendering.coarse_labels, batch["coarse"], labels, labels)
         if isinstance(rendering, CoarseRendering):
             return loss
@@ -61,15 +66,14 @@ class BlockLoss(nn.Module):
     def _of_volume(
         self, volume: Tensor, logits: Tensor, truth: Tensor, labels: Tensor, labels_of_logits: Tensor
     ) -> Tensor:
+        entropy = F.cross_entropy(logits.float(), labels_of_logits.clamp(0, LABELS - 1))
+        return self._of_grey(volume, truth, labels) + self.label_weight * entropy
+
+    def _of_grey(self, volume: Tensor, truth: Tensor, labels: Tensor) -> Tensor:
         volume = volume.float()
         stretched = (volume.clamp(0, LUNG_WINDOW) - truth.clamp(0, LUNG_WINDOW)).abs() / LUNG_WINDOW
         weight = 1 + self.cavity_weight * (labels > 0)[:, None]
-        entropy = F.cross_entropy(logits.float(), labels_of_logits.clamp(0, LABELS - 1))
-        return (
-            self.volume_weight * F.mse_loss(volume, truth)
-            + self.lung_weight * (weight * stretched).mean()
-            + self.label_weight * entropy
-        )
+        return self.volume_weight * F.mse_loss(volume, truth) + self.lung_weight * (weight * stretched).mean()
 
 
 def like_another_chest(volume: Tensor) -> Tensor:
@@ -92,7 +96,9 @@ def like_another_chest(volume: Tensor) -> Tensor:
 
 
 def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gradient_clip: float = 1.0) -> dict:
-    """One step, on one block if the batch has one; for ``SupervisedTrainer(iteration_update=...)``.
+    """One step of the part that learns, on a block if the batch has one.
+
+    For ``SupervisedTrainer(iteration_update=...)``.
 
     Args:
         engine: the trainer; its loss function is a :class:`BlockLoss`.
@@ -108,8 +114,10 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
     batch = {name: value.to(engine.state.device) for name, value in batchdata.items()}
     network = cast(FineGenerator, engine.network.train())
     with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
-        rendering: Rendering | CoarseRendering
-        if "start" in batch:
+        rendering: Rendering | CoarseRendering | Tensor
+        if network.learning == "first":
+            rendering = network.first_volume(batch["image"])
+        elif "start" in batch:
             rendering = network.render(batch["image"], *_place(batch))
         else:
             rendering = network.render_coarse(batch["image"], like_another_chest)

@@ -2,7 +2,7 @@
 
 Nearly all arithmetic of :class:`~.generator.XReconGenerator` lies in the 3D convolutions of its finest scales. Here it
 runs at 64^3. 2D networks (:class:`~.thickness.ThicknessNet`) see what 64 x 64 pixels do not show: a pneumothorax, and
-the bones. None of these is trained further. The maps and features of lung and free air are looked up where each voxel
+the bones. Each of these learns first, alone. The maps and features of lung and free air are looked up where each voxel
 is seen on the detector (Yu et al., pixelNeRF, arXiv 2012.02190), and a 3D U-Net puts them and the coarse volume
 together: labels, and a better coarse volume. Before and after it the coarse volume is projected again, and what it
 lacks to explain its radiographs (:mod:`.data_consistency`) is what the U-Net and a small refinement are told.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ MISSING = 1 + len(VIEWS)  # channels of what a volume lacks
 BANDS = 3  # of what a volume lacks at half size: coarse and fine detail, and bones
 NOISE = 0.02  # of the radiographs at half size
 BAND_VOXELS = 9  # of half size, parted by an average over so many
+NOT_SHOWN = -0.25  # to the generator of the coarse volume, where a film shows nothing; beside a body it is 0
 LABELS = 5  # none, right lung, left lung, free air on the right and on the left
 FADING = 9  # pixels; over half of them what a film shows fades at its end
 HALO = 3  # of a block at half size: two convolutions and the up-sampling
@@ -49,6 +50,11 @@ JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-
 MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
 FREE_AIR = (-1000.0 - frame.AIR_HU) / frame.HU_SPAN  # in network units
 LOG_VARIANCE = -6.0  # at first: a deviation of 0.05, 125 HU
+JOIN = ("join", "join_norm", "join_head", "refine", "refine_head")
+SEEING = ("thickness", "bones")
+
+
+Part = Literal["first", "coarse", "fine"]
 
 
 class CoarseRendering(NamedTuple):
@@ -113,6 +119,7 @@ class FineGenerator(nn.Module):
     Attributes:
         coarse: the generator of the coarse volume, a ``compact`` one; with weights of its own training, frozen.
         thickness, bones: likewise.
+        learning: the part that learns, see :meth:`learn`.
         interval: ``(3,)``: by how much the lungs' volume in ml, the free air's in ml and the occupancy, counted in the
             coarse labels, are wrong at most in 9 of 10 cases (split-conformal); NaN until that is known.
         deviation_factor: ``()``: what the standard deviation of :class:`Rendering` is multiplied by to be calibrated; 1
@@ -140,6 +147,7 @@ class FineGenerator(nn.Module):
             raise ValueError(f"spatial_size must be a multiple of 32, not {spatial_size}")
         self.spatial_size = spatial_size
         self.unknown = UNKNOWN
+        self.learning: Part = "fine"
         self.coarse = build_generator("compact", coarse_size).requires_grad_(False).eval()
         self.thickness = ThicknessNet().requires_grad_(False).eval()
         self.bones = bone_net().requires_grad_(False).eval()
@@ -179,10 +187,18 @@ class FineGenerator(nn.Module):
         """The layers by which the network at first adds nothing to its coarse one."""
         return [self.head, self.middle_head, self.join_head, self.refine_head]
 
-    def freeze_coarse(self) -> FineGenerator:
-        """Train the fine part alone from here on."""
-        for part in (self.join, self.join_norm, self.join_head, self.refine, self.refine_head):
-            part.requires_grad_(False)
+    def learn(self, part: Part) -> FineGenerator:
+        """Train one part alone from here on.
+
+        Args:
+            part: "first", the generator of the coarse volume; "coarse", the U-Net that puts it and the maps together;
+                "fine", all that follows. Each rests on those before it.
+        """
+        self.learning = part
+        self.requires_grad_(False)
+        for name, child in self.named_children():
+            of = "first" if name == "coarse" else "coarse" if name in JOIN else "fine"
+            child.requires_grad_(of == part and name not in SEEING)
         return self
 
     def train(self, mode: bool = True) -> FineGenerator:
@@ -256,6 +272,12 @@ class FineGenerator(nn.Module):
         volume, labels, log_variance = (torch.cat(slabs, dim=2) for slabs in zip(*parts, strict=True))
         return Rendering(volume, labels, log_variance, *of_coarse)
 
+    def first_volume(self, image: Tensor) -> Tensor:
+        """What the generator of the coarse volume alone makes of ``(B, 2, S, S)``, ``(B, 1, c, c, c)``."""
+        size = (self.coarse.spatial_size,) * 2
+        small = F.interpolate(torch.where(image < 0, NOT_SHOWN, image), size=size, mode="area")
+        return self.coarse(small).float()
+
     def render_coarse(self, image: Tensor, disturb: Callable[[Tensor], Tensor] | None = None) -> CoarseRendering:
         """The coarse part of :meth:`render`, at a fraction of the cost.
 
@@ -298,9 +320,7 @@ class FineGenerator(nn.Module):
 
     def _see(self, image: Tensor, disturb: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
         """What the frozen parts make of a pair: their coarse volume, and all that the U-Net takes, at the same size."""
-        size = (self.coarse.spatial_size,) * 2
-        small = F.interpolate(torch.where(image < 0, self.coarse.unknown, image), size=size, mode="area")
-        coarse = self.coarse(small).float()
+        coarse = self.first_volume(image)
         coarse = disturb(coarse) if disturb else coarse
         n = coarse.shape[-1]
         at = [torch.arange(n, device=image.device)] * 3

@@ -12,7 +12,7 @@ from ..files import InputError, atomic_path
 if TYPE_CHECKING:
     import torch
 
-    from .fine import FineGenerator
+    from .fine import FineGenerator, Part
     from .generator import XReconGenerator
     from .thickness import ThicknessNet
 
@@ -83,7 +83,7 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
 
 
 def load_fine(
-    path: str | Path, thickness: str | Path, bones: str | Path, spatial_size: int = 224, train_coarse: bool = True
+    path: str | Path, thickness: str | Path, bones: str | Path, spatial_size: int = 224, learning: Part = "fine"
 ) -> FineGenerator:
     """A fine generator to train: of its own weights, or fresh around those of a coarse one.
 
@@ -92,7 +92,7 @@ def load_fine(
         thickness: weights of the :class:`~.thickness.ThicknessNet` of a fresh one, of lung and free air.
         bones: likewise, of bone.
         spatial_size: of a fresh one.
-        train_coarse: False freezes its coarse part.
+        learning: the part that learns, see :meth:`~.fine.FineGenerator.learn`.
 
     Raises:
         InputError: as :func:`load_generator`.
@@ -104,7 +104,7 @@ def load_fine(
     if not isinstance(network, FineGenerator):
         seeing = load_thickness(thickness, ThicknessNet()), load_thickness(bones, bone_net())
         network = warm_start(FineGenerator(spatial_size), network, *seeing)
-    return network if train_coarse else network.freeze_coarse()
+    return network.learn(learning)
 
 
 def load_thickness(path: str | Path, network: ThicknessNet) -> ThicknessNet:
