@@ -15,7 +15,7 @@ from ..projection.film import parts_of_chest
 from .data_consistency import BODY, Rays, gaussian_matrix, smoothed
 from .thickness import BONE_UNIT_MM
 
-STEPS = 8
+STEPS = 5
 ELSEWHERE = 0.08  # of the density around the lungs, at first
 AROUND_MM = 10.0  # standard deviation of the Gaussian that says what is around the lungs
 LEAST = 0.02  # of a projection, in the maps' unit: below it there is nothing to explain
