@@ -29,6 +29,7 @@ from xrecon_bundle.frame import detector_size_mm
 from xrecon_bundle.io.radiograph_files import VIEW_DIRECTIONS, VIEWS, View
 from xrecon_bundle.io.readers import read_ct
 from xrecon_bundle.segmentation.labels import REGIONS
+from xrecon_bundle.workflows.predictor import Predictor
 from xrecon_bundle.workflows.reconstruct import reconstruct_files
 from xrecon_bundle.workflows.segment import segment_file
 from xrecon_bundle.workflows.simulate import simulate_case
@@ -55,12 +56,13 @@ def main() -> None:
     (WORK / "app.log").write_text(log)
     ct = read_ct(output / "ct")
     written = nibabel.as_closest_canonical(nibabel.Nifti1Image(ct.hu, ct.affine))
+    predictor = Predictor(model)
     for name, files in {
         "the same DICOM files": (study / "1.dcm", study / "2.dcm"),
         "the radiographs as NIfTI": (case / "pa.nii.gz", case / "lateral.nii.gz"),
     }.items():
         path = WORK / "by_nifti.nii.gz"
-        report = reconstruct_files(*files, path, model=model)
+        report = reconstruct_files(*files, path, predictor)
         image = nibabel.as_closest_canonical(nibabel.load(path))
         difference = np.abs(written.get_fdata() - image.get_fdata())
         print(f"  CT {written.shape}: differs by {difference.max():g} HU, mean {difference.mean():.3f}, from {name}")

@@ -31,6 +31,7 @@ from zoo import ROOT
 from xrecon_bundle.datasets.lidc import fetch_lidc
 from xrecon_bundle.dicom.web import DICOMwebServer
 from xrecon_bundle.io.readers import read_ct
+from xrecon_bundle.workflows.predictor import Predictor
 from xrecon_bundle.workflows.reconstruct import reconstruct_files
 from xrecon_bundle.workflows.simulate import simulate_case
 
@@ -86,8 +87,8 @@ def check_stored(server: DICOMwebServer, uid: str, result: Path, study: Path) ->
     stored, kept = read_ct(WORK / "again" / "CT"), read_ct(result / "ct")
     assert np.array_equal(stored.hu, kept.hu)
     assert np.allclose(stored.affine, kept.affine)
-    model = ROOT / SHIPPED
-    reconstruct_files(study / "1.dcm", study / "2.dcm", WORK / "by_file", model, SIZE, output_format="dicom")
+    predictor = Predictor(ROOT / SHIPPED, SIZE)
+    reconstruct_files(study / "1.dcm", study / "2.dcm", WORK / "by_file", predictor, output_format="dicom")
     by_file = read_ct(WORK / "by_file")
     assert np.array_equal(stored.hu, by_file.hu)
     report = json.loads((result / "ct" / "reconstruction.json").read_text())

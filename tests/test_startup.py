@@ -11,11 +11,13 @@ import pytest
 
 from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.frame import cube_affine
+from xrecon_bundle.networks.generator import build_generator
+from xrecon_bundle.networks.weights import save_weights
 
 HEAVY = ("torch", "monai", "ignite", "scipy", "skimage", "nibabel", "pydicom", "itk", "SimpleITK", "matplotlib", "h5py")
 LISTING = """
-import atexit, sys
-atexit.register(lambda: print("imported:", *sys.modules))
+import atexit, gc, sys
+atexit.register(lambda: print("imported:", *sys.modules, gc.get_freeze_count() > 100_000 and "frozen"))
 from xrecon_bundle.cli import main
 main(sys.argv[1:])
 """
@@ -23,16 +25,17 @@ main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A case whose CT is air with a block in it: no chest, and small."""
+    """A case whose CT is air with a block in it: no chest, and small; and a network's weights."""
     folder = tmp_path_factory.mktemp("startup") / "chest"
     ct = np.full((64, 64, 64), -1000, np.int16)
     ct[16:48, 20:44, 8:56] = 40
     write_case(folder, ct, cube_affine(64))
+    save_weights(build_generator("compact", 64).state_dict(), folder / "small.pt", 64)
     return folder
 
 
 def imported(*arguments: object) -> set[str]:
-    """The modules that a command imports in a process of its own."""
+    """The modules that a command imports in a process of its own; ``frozen``: no garbage is looked for in them."""
     command = [sys.executable, "-c", LISTING, *map(str, arguments)]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return set(output.rpartition("imported:")[2].split())
@@ -73,21 +76,30 @@ def test_help_and_mistyped_names_are_answered_without_heavy_imports(arguments: l
         ),
         (
             ["reconstruct", "{chest}/pa.png", "{chest}/lateral.png", "{chest}/out.nii.gz", "--accept_any_view"],
-            {"torch", "nibabel"},
+            {"torch", "nibabel", "frozen"},
             {
                 *("monai", "ignite", "monai.engines", "itk", "SimpleITK", "matplotlib", "pandas", "torch._dynamo"),
-                "scipy.spatial",
+                *("scipy.spatial", "scipy.stats", "skimage.transform", "h5py", "xrecon_bundle.projection.film"),
+            },
+        ),
+        (
+            ["reconstruct-folder", "{chest}", "{chest}/all", "--accept_any_view", "--model", "{chest}/small.pt"],
+            {"torch", "nibabel", "frozen"},
+            {
+                *("monai", "ignite", "itk", "SimpleITK", "matplotlib", "pandas", "torch._dynamo", "scipy.spatial"),
+                *("scipy.stats", "skimage.transform", "h5py", "xrecon_bundle.projection.film"),
+                "xrecon_bundle.segmentation.ptxseg",
             },
         ),
         (
             ["evaluate", "{chest}/ct.nii.gz", "{chest}/ct.nii.gz"],
-            {"torch", "nibabel"},
-            {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.stats"},
+            {"torch", "nibabel", "frozen"},
+            {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.stats", "skimage", "h5py"},
         ),
         (
             ["simulate", "{chest}/ct.nii.gz", "{chest}/simulated", "64"],
-            {"torch", "nibabel"},
-            {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.spatial"},
+            {"torch", "nibabel", "frozen"},
+            {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.spatial", "scipy.stats", "skimage", "h5py"},
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -6,9 +6,11 @@ Exit code 0 when all went well, 1 when not; then one line on standard error says
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,26 +66,26 @@ def reconstruct(
         labels: NIfTI to write of lungs and free air as the network sees them (1, 2 right and left lung; 3, 4 free air).
         deviation: NIfTI to write of how far each voxel may be wrong, standard deviation in HU.
     """
-    from .workflows.reconstruct import reconstruct_files
+    from .networks.weights import check_weights
+    from .workflows.reconstruct import check_request, reconstruct_files
 
-    report = reconstruct_files(
-        pa,
-        lateral,
-        output,
-        model=model,
-        spatial_size=spatial_size,
-        output_format=check_format(format),
-        picture=picture,
+    output_format = check_format(format)
+    check_request(pa, lateral, output, output_format, picture, labels, deviation)
+    check_weights(model)
+    with _importing():
+        from .workflows.predictor import Predictor
+
+    predictor = Predictor(
+        model,
+        spatial_size,
         field_of_view_mm=field_of_view_mm,
         invert=invert,
         flip_lateral=flip_lateral,
         keep_orientation=keep_orientation,
         accept_any_view=accept_any_view,
         style=style,
-        view=view,
-        labels=labels,
-        deviation=deviation,
     )
+    report = reconstruct_files(pa, lateral, output, predictor, output_format, view, picture, labels, deviation)
     for warning in report["warnings"]:
         print(f"xrecon: warning: {warning}", file=sys.stderr)
     print(f"wrote {output} (consistency {report['consistency']['score']:.2f})")
@@ -124,8 +126,9 @@ def reconstruct_folder(
     """
     check_writable(Path(output) / "summary.csv")
     check_readable(folder, "folder", "give one with the radiographs of many patients")
-    from .workflows import reconstruct_folder as batch
-    from .workflows.predictor import Predictor
+    with _importing():
+        from .workflows import reconstruct_folder as batch
+        from .workflows.predictor import Predictor
 
     predictor = Predictor(
         model,
@@ -178,8 +181,9 @@ def dicomweb(
         accept_any_view: do not refuse images of different patients, nor what looks like no chest.
         style: grey value normalisation, see docs/radiographs.md.
     """
-    from .workflows.dicomweb import reconstruct_study
-    from .workflows.predictor import Predictor
+    with _importing():
+        from .workflows.dicomweb import reconstruct_study
+        from .workflows.predictor import Predictor
 
     if output_dir is not None:
         check_writable(output_dir, folder=True)
@@ -210,7 +214,8 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
     """
     check_writable(output_dir, folder=True)
     check_readable(ct, "file or folder")
-    from .workflows.simulate import simulate_case
+    with _importing():
+        from .workflows.simulate import simulate_case
 
     _tell(simulate_case(ct, output_dir, spatial_size=spatial_size, series=series))
     print(f"wrote {output_dir}")
@@ -267,7 +272,8 @@ def evaluate(pred: str, true: str) -> None:
     """
     for volume in (pred, true):
         check_readable(volume)
-    from .workflows.evaluate import compare_files
+    with _importing():
+        from .workflows.evaluate import compare_files
 
     print(to_json(compare_files(pred, true)))
 
@@ -384,6 +390,17 @@ def export(weights: str, output: str, spatial_size: int | None = None) -> None:
 
     export_generator(load_generator(weights, spatial_size), output)
     print(f"wrote {output}")
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """For imports of PyTorch: all that they make stays, so to look for garbage among it, now or later, is lost time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _tell(record: dict[str, Any]) -> None:

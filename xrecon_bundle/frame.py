@@ -30,6 +30,8 @@ MU_WATER_PER_MM = 0.01937
 SOURCE_TO_DETECTOR_MM = 1800.0
 DETECTOR_TO_CENTRE_MM = 200.0
 
+MIDDLE_MM = 30.0  # of spine and breastbone, to either side
+
 # What a radiograph's scale is set by: robust against markers, metal and the open beam.
 LOWER_PERCENTILE = 0.5
 UPPER_PERCENTILE = 99.5
@@ -67,6 +69,12 @@ def hu_to_attenuation(hu: ArrayT) -> ArrayT:
     very difference, so nothing is thresholded away.
     """
     return MU_WATER_PER_MM * (1.0 + hu / 1000.0).clip(0.0, None)
+
+
+def parts_of_chest(x: ArrayT, y: ArrayT) -> tuple[list[ArrayT], list[ArrayT]]:
+    """In front and behind, and right, middle and left: masks of places along x and y, in mm from the lungs' middle."""
+    near = abs(x) < MIDDLE_MM
+    return [y < 0, y >= 0], [(x < 0) & ~near, near, (x >= 0) & ~near]
 
 
 def radiograph_to_unit(image: ArrayT, lower: float = LOWER_PERCENTILE, upper: float = UPPER_PERCENTILE) -> ArrayT:

@@ -72,7 +72,6 @@ def measure(
         d_loss_function=DiscriminatorAdversarialLoss(adversarial),
         iteration_update=conditional_adversarial_iteration,
         decollate=False,
-        optim_set_to_none=True,
         amp=bfloat16,
         amp_kwargs={"dtype": torch.bfloat16},
     )

@@ -73,13 +73,14 @@ def test_other_networks_tell_the_ct_alone():
 
 def test_they_are_written_beside_the_ct(network, chest_radiographs, tmp_path):
     save_weights(network.state_dict(), tmp_path / "fine.pt", half=True)
-    assert Predictor(tmp_path / "fine.pt").tells
+    predictor = Predictor(tmp_path / "fine.pt")
+    assert predictor.tells
     pa, lateral = chest_radiographs
     reconstruct_files(
         pa,
         lateral,
         tmp_path / "ct.nii.gz",
-        tmp_path / "fine.pt",
+        predictor,
         labels=tmp_path / "labels.nii.gz",
         deviation=tmp_path / "deviation.nii.gz",
     )
@@ -95,6 +96,7 @@ def test_they_are_written_beside_the_ct(network, chest_radiographs, tmp_path):
 def test_weights_that_cannot_tell_are_said_at_once(option, chest_radiographs, tmp_path):
     save_weights(build_generator("compact", 64).state_dict(), tmp_path / "coarse.pt", 64)
     arguments = {option: tmp_path / "other.nii.gz"}
+    predictor = Predictor(tmp_path / "coarse.pt")
     with pytest.raises(InputError, match="neither labels nor a deviation"):
-        reconstruct_files(*chest_radiographs, tmp_path / "ct.nii.gz", tmp_path / "coarse.pt", **arguments)
+        reconstruct_files(*chest_radiographs, tmp_path / "ct.nii.gz", predictor, **arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["coarse.pt"]

@@ -191,7 +191,7 @@ def test_with_segment_the_table_has_the_measures(output_format, small, predictor
     """With stand-ins: for the untrained network one that returns a CT, for PTX-Seg one that is quick."""
     chest = synthesize_thorax(0, SIZE)
     monkeypatch.setattr("xrecon_bundle.workflows.predictor.predict", lambda image, generator: chest.ct)
-    monkeypatch.setattr(batch, "PTXSeg", lambda: lambda hu, spacing: chest.segmentation)
+    monkeypatch.setattr("xrecon_bundle.segmentation.ptxseg.PTXSeg", lambda: lambda hu, spacing: chest.segmentation)
     shutil.rmtree(small / "two")
     if output_format == "dicom":
         pytest.importorskip("highdicom")

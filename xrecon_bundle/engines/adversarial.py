@@ -100,63 +100,115 @@ def conditional_adversarial_iteration(
     image, label = (convert_to_tensor(tensor, track_meta=False) for tensor in batch)
     state = engine.state
     condition = radiographs_to_volume(image, label.shape[-1])[:, [VIEWS.index(view) for view in condition_views]]
-    starts, ends, batches = _accumulation_group(state.iteration, state.epoch_length, accumulation_steps)
+
+    def generate() -> tuple[Tensor, Tensor]:
+        volume = engine.g_inferer(image, state.g_network)
+        return volume, state.recon_loss_function(volume.float(), label)
 
     def discriminate(network: nn.Module, volume: Tensor) -> Tensor:
         return engine.d_inferer(torch.cat([condition, volume], dim=1), network)
 
+    learnt = adversarial_steps(engine, generate, discriminate, label, gradient_clip, accumulation_steps)
+    state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label, **learnt}
+    engine.fire_event(IterationEvents.MODEL_COMPLETED)  # decollates, if the trainer is told to
+    return state.output
+
+
+def adversarial_steps(
+    engine: AdversarialTrainer,
+    generate: Callable[[], tuple[Tensor, Tensor]],
+    discriminate: Callable[[nn.Module, Tensor], Tensor],
+    real: Tensor,
+    gradient_clip: float | None = None,
+    accumulation_steps: int = 1,
+) -> dict[str, Tensor]:
+    """One generator step with the discriminator frozen, then one discriminator step on the same volume, detached.
+
+    Args:
+        engine: the trainer.
+        generate: makes the generator's volume, and its reconstruction loss.
+        discriminate: the logits that a discriminator gives a volume.
+        real: the true volume.
+        gradient_clip: see :func:`conditional_adversarial_iteration`.
+        accumulation_steps: likewise.
+
+    Returns:
+        the volume and the losses, by ``CommonKeys`` and ``AdversarialKeys``.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite; the network's weights are not touched by it.
+    """
+    state = engine.state
+    group = _accumulation_group(engine, accumulation_steps)
+
     def autocast() -> torch.autocast:
         return torch.autocast(state.device.type, enabled=engine.amp, **engine.amp_kwargs)
 
-    def learn(name: str, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        if not loss.isfinite():
-            raise FloatingPointError(f"a {name} loss of {loss.item()}")
-        if starts:
-            optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        (loss / batches).backward()
-        if ends:
-            _step(name, optimizer, gradient_clip)
-
     adversarial = state.g_loss_function.weight > 0
-    generator_loss = discriminator_loss = label.new_zeros(())
+    generator_loss = discriminator_loss = real.new_zeros(())
     state.g_network.train()
     state.d_network.train().requires_grad_(False)
     with autocast():
-        fake = engine.g_inferer(image, state.g_network)
-        reconstruction_loss = state.recon_loss_function(fake.float(), label)
+        fake, reconstruction_loss = generate()
         if adversarial:
             generator_loss = state.g_loss_function(discriminate(_module(state.d_network), fake).float())
         loss = reconstruction_loss + generator_loss
-    learn("generator", loss, state.g_optimizer)
+    learn("generator", loss, state.g_optimizer, gradient_clip, group)
 
     state.d_network.requires_grad_(True)
     if adversarial:
         with autocast():
-            real_logits = discriminate(state.d_network, label)
+            real_logits = discriminate(state.d_network, real)
             fake_logits = discriminate(state.d_network, fake.detach())
             discriminator_loss = state.d_loss_function(real_logits.float(), fake_logits.float())
-        learn("discriminator", discriminator_loss, state.d_optimizer)
+        learn("discriminator", discriminator_loss, state.d_optimizer, gradient_clip, group)
 
-    state.output = {
-        CommonKeys.IMAGE: image,
-        CommonKeys.LABEL: label,
+    return {
         CommonKeys.PRED: fake.detach(),
         CommonKeys.LOSS: loss.detach(),
         Keys.RECONSTRUCTION_LOSS: reconstruction_loss.detach(),
         Keys.GENERATOR_LOSS: generator_loss.detach(),
         Keys.DISCRIMINATOR_LOSS: discriminator_loss.detach(),
     }
-    engine.fire_event(IterationEvents.MODEL_COMPLETED)  # decollates, if the trainer is told to
-    return state.output
 
 
-def _accumulation_group(iteration: int, epoch_length: int, steps: int) -> tuple[bool, bool, int]:
-    """Does ``iteration`` (from 1) start a group of accumulated batches, does it end one, and how large is the group?"""
+def learn(
+    name: str,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    gradient_clip: float | None = None,
+    group: tuple[bool, bool, int] = (True, True, 1),
+) -> None:
+    """Learn from a loss.
+
+    Args:
+        name: of the network.
+        loss: a scalar.
+        optimizer: of the network.
+        gradient_clip: largest norm of the gradient; None: not limited.
+        group: of batches whose mean gradient makes one step: does this one start it, does it end it, how many are they?
+
+    Raises:
+        FloatingPointError: the loss or its gradient is not finite; the weights are not touched by it.
+    """
+    if not loss.isfinite():
+        raise FloatingPointError(f"a {name} loss of {loss.item()}")
+    starts, ends, batches = group
+    if starts:
+        optimizer.zero_grad()
+    (loss / batches).backward()
+    if ends:
+        _step(name, optimizer, gradient_clip)
+
+
+def _accumulation_group(engine: AdversarialTrainer, steps: int) -> tuple[bool, bool, int]:
+    """The ``group`` of :func:`learn` that this iteration is in."""
     if steps == 1:
         return True, True, 1
-    place = (iteration - 1) % epoch_length
+    state = engine.state
+    place = (state.iteration - 1) % state.epoch_length
     first = place - place % steps
-    size = min(steps, epoch_length - first)
+    size = min(steps, state.epoch_length - first)
     return place == first, place == first + size - 1, size
 
 

@@ -7,10 +7,11 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from monai.engines import AdversarialTrainer, SupervisedTrainer
-from monai.utils import AdversarialKeys, CommonKeys
+from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from ..networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering, block_condition
+from .adversarial import adversarial_steps, learn
 
 UNDISTURBED, DISTURBED_VOXELS, DISTURBED_SCALE = 0.25, 1.5, 0.015  # of coarse volumes
 LUNG_WINDOW = 0.25  # of the network's scale: -1024 to -399 HU
@@ -109,7 +110,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
         ``loss``.
 
     Raises:
-        FloatingPointError: the loss is not finite; the weights are not touched by it.
+        FloatingPointError: the loss or its gradient is not finite; the weights are not touched by it.
     """
     batch = {name: value.to(engine.state.device) for name, value in batchdata.items()}
     network = cast(FineGenerator, engine.network.train())
@@ -122,7 +123,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
         else:
             rendering = network.render_coarse(batch["image"], like_another_chest)
     loss = engine.loss_function(rendering, batch)
-    _learn("generator", loss, engine.optimizer, gradient_clip)
+    learn("generator", loss, engine.optimizer, gradient_clip)
     engine.state.output = {CommonKeys.LOSS: loss.detach()}
     return engine.state.output
 
@@ -132,8 +133,7 @@ def adversarial_block_iteration(
 ) -> dict:
     """A step on one block with a discriminator of blocks; for ``AdversarialTrainer(iteration_update=...)``.
 
-    First the generator with the discriminator frozen, then the discriminator on the same block, as
-    :func:`~.adversarial.conditional_adversarial_iteration` does with whole volumes. The discriminator takes
+    As :func:`~.adversarial.conditional_adversarial_iteration` with whole volumes. The discriminator takes
     ``(B, 6, edge, edge, edge)``: the volume, and :func:`~xrecon_bundle.networks.fine.block_condition`.
 
     Args:
@@ -142,41 +142,24 @@ def adversarial_block_iteration(
         gradient_clip: largest norm of each network's gradient.
 
     Returns:
-        ``loss`` and its parts by ``AdversarialKeys``.
+        see :func:`~.adversarial.adversarial_steps`.
 
     Raises:
-        FloatingPointError: a loss is not finite; the network's weights are not touched by it.
+        FloatingPointError: a loss or a gradient is not finite; the network's weights are not touched by it.
     """
     state = engine.state
     batch = {name: value.to(state.device) for name, value in batchdata.items()}
-    network = cast(FineGenerator, state.g_network.train())
+    network = cast(FineGenerator, state.g_network)
     condition = block_condition(batch["image"], *_place(batch))
 
-    def discriminate(volume: Tensor) -> Tensor:
-        return state.d_network(torch.cat([volume, condition], dim=1)).float()
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(state.device.type, enabled=engine.amp, **engine.amp_kwargs)
-
-    state.d_network.train().requires_grad_(False)
-    with autocast():
+    def generate() -> tuple[Tensor, Tensor]:
         rendering = network.render(batch["image"], *_place(batch))
-        generator_loss = state.g_loss_function(discriminate(rendering.volume))
-    reconstruction_loss = state.recon_loss_function(rendering, batch)
-    loss = reconstruction_loss + generator_loss
-    _learn("generator", loss, state.g_optimizer, gradient_clip)
+        return rendering.volume, state.recon_loss_function(rendering, batch)
 
-    state.d_network.requires_grad_(True)
-    with autocast():
-        real, fake = discriminate(batch["label"]), discriminate(rendering.volume.detach())
-    discriminator_loss = state.d_loss_function(real, fake)
-    _learn("discriminator", discriminator_loss, state.d_optimizer, gradient_clip)
-    state.output = {
-        CommonKeys.LOSS: loss.detach(),
-        AdversarialKeys.RECONSTRUCTION_LOSS: reconstruction_loss.detach(),
-        AdversarialKeys.GENERATOR_LOSS: generator_loss.detach(),
-        AdversarialKeys.DISCRIMINATOR_LOSS: discriminator_loss.detach(),
-    }
+    def discriminate(network: nn.Module, volume: Tensor) -> Tensor:
+        return network(torch.cat([volume, condition], dim=1))
+
+    state.output = adversarial_steps(engine, generate, discriminate, batch["label"], gradient_clip)
     return state.output
 
 
@@ -184,13 +167,3 @@ def _place(batch: dict[str, Tensor]) -> tuple[tuple[int, int, int], int]:
     """First voxel of a batch's block, and its edge."""
     x, y, z = (int(first) for first in batch["start"][0])
     return (x, y, z), batch["label"].shape[-1]
-
-
-def _learn(name: str, loss: Tensor, optimizer: torch.optim.Optimizer, gradient_clip: float) -> None:
-    if not loss.isfinite():
-        raise FloatingPointError(f"a {name} loss of {loss.item()}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
-    nn.utils.clip_grad_norm_(weights, gradient_clip)
-    optimizer.step()

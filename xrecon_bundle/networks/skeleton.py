@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .. import frame
-from ..projection.film import parts_of_chest
 from .data_consistency import BODY, Rays, gaussian_matrix, smoothed
 from .thickness import BONE_UNIT_MM
 
@@ -62,7 +61,7 @@ def _parts(lungs: Tensor) -> list[tuple[int, Tensor]]:
         first, last = within.argmax(1), n - 1 - within.flip(1).argmax(1)
         middles.append(((first + last) / 2)[:, None])
     x, y = ((along - middle) * frame.voxel_size(n) for middle in middles)
-    depths, sides = parts_of_chest(x, y)
+    depths, sides = frame.parts_of_chest(x, y)
     parts = [
         *((0, part[:, None, None, :, None]) for part in depths),
         *((1, part[:, None, :, None, None]) for part in sides),

@@ -48,7 +48,7 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
     check_weights(path)
     import torch
 
-    from .fine import FineGenerator, add_deviation_factor
+    from .fine import FineGenerator
     from .generator import PRESETS, build_generator
 
     path = Path(path)
@@ -66,8 +66,7 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
         except ValueError as error:
             raise InputError(f"{path}: {error}") from error
         if isinstance(generator, FineGenerator):
-            add_deviation_factor(generator, state, "")
-            shapes.setdefault("deviation_factor", ())
+            shapes.setdefault("deviation_factor", ())  # older weights have none; it is added as they are loaded
         if shapes == {name: tuple(value.shape) for name, value in generator.state_dict().items()}:
             if network == FINE and stated is None:
                 raise InputError(

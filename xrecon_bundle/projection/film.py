@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DENSE_HU = 150.0  # above it the excess over water counts as bone
-MIDDLE_MM = 30.0  # of spine and breastbone, to either side
 DETECTOR_MM = 560.0  # larger than the chest frame's: films show shoulders and abdomen
 EXTENSION_MM = 130.0
 BODY_HU = -500.0
@@ -170,8 +169,7 @@ def simulate_materials(
     """
     hu = torch.as_tensor(np.asarray(hu), dtype=torch.float32)
     soft = (1 + hu / 1000).clamp(0, 1 + DENSE_HU / 1000)
-    bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
-    volume = torch.stack([soft, bone])[None]
+    volume = torch.stack([soft, _bone(hu)])[None]
     views = []
     for chest in (ConeBeamGeometry.chest_pa(pixels), ConeBeamGeometry.chest_lateral(pixels)):
         geometry = replace(chest, detector_size=(detector_mm, detector_mm))
@@ -189,22 +187,22 @@ def simulate_dense(hu: Float[Tensor, "x y z"] | np.ndarray, lungs: tuple[float, 
 
     Returns:
         ``(5, pixels, pixels)`` float32, mm of water beyond :data:`DENSE_HU`: of PA what lies in front of the lungs'
-        middle and behind it, of the lateral view what lies to the right, within :data:`MIDDLE_MM` of it, to the left.
+        middle and behind it, of the lateral view what lies to the right, within
+        :data:`~xrecon_bundle.frame.MIDDLE_MM` of it, to the left.
     """
     hu = torch.as_tensor(np.asarray(hu), dtype=torch.float32)
-    bone = ((hu - DENSE_HU) / 1000).clamp(min=0)
+    bone = _bone(hu)
     spacing = frame.voxel_size(hu.shape[0])
     x, y = (torch.arange(n) - middle for n, middle in zip(hu.shape[:2], lungs, strict=True))
-    depths, sides = (torch.stack(parts) for parts in parts_of_chest(x * spacing, y * spacing))
+    depths, sides = (torch.stack(parts) for parts in frame.parts_of_chest(x * spacing, y * spacing))
     pa = Projector(ConeBeamGeometry.chest_pa(pixels))((bone * depths[:, None, :, None])[None], spacing=spacing)
     lateral = Projector(ConeBeamGeometry.chest_lateral(pixels))((bone * sides[..., None, None])[None], spacing=spacing)
     return torch.cat([pa[0, :, 0], lateral[0, :, 0]]).numpy()
 
 
-def parts_of_chest(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """In front and behind, and right, middle and left: masks of places along x and y, in mm from the lungs' middle."""
-    near = x.abs() < MIDDLE_MM
-    return [y < 0, y >= 0], [(x < 0) & ~near, near, (x >= 0) & ~near]
+def _bone(hu: Tensor) -> Tensor:
+    """What bone and contrast agent add to soft tissue, relative to water."""
+    return ((hu - DENSE_HU) / 1000).clamp(min=0)
 
 
 def film_matrix(

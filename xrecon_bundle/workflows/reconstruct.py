@@ -16,10 +16,9 @@ from ..files import (
     write_nifti,
     write_text,
 )
-from ..networks.weights import check_weights
 
 if TYPE_CHECKING:
-    from .predictor import Reconstruction
+    from .predictor import Predictor, Reconstruction
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 REPORT = "reconstruction.json"  # in the folder of a DICOM series
@@ -77,40 +76,18 @@ def write_reconstruction(result: Reconstruction, output: Path, output_format: Fo
     write_json(report_path(output, output_format), result.report)
 
 
-def reconstruct_files(
+def check_request(
     pa: str | Path,
     lateral: str | Path,
     output: str | Path,
-    model: str | Path,
-    spatial_size: int | None = None,
     output_format: Format = "nifti",
-    view: bool = True,
     picture: str | Path | None = None,
     labels: str | Path | None = None,
     deviation: str | Path | None = None,
-    **loading: Any,
-) -> dict[str, Any]:
-    """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
+) -> None:
+    """Raise :class:`InputError` where files are not there or cannot be written; cheap, before PyTorch is imported.
 
-    Args:
-        pa: the posteroanterior view.
-        lateral: the left lateral view.
-        output: file to write (``.nii`` or ``.nii.gz``), or the new folder of the DICOM series; nothing is written when
-            anything is wrong.
-        model: weights, and so on as in :class:`.predictor.Predictor`.
-        spatial_size: edge of the volume that the weights were trained for, where their file does not say.
-        output_format: ``nifti`` or ``dicom``.
-        view: also write the page to look at, under the JSON's name with ``.html``.
-        picture: PNG to write of both views as they were placed.
-        labels: NIfTI to write of the network's own label map, ``(S, S, S)`` uint8.
-        deviation: NIfTI to write of the standard deviation in HU, ``(S, S, S)`` int16.
-        loading: as in :class:`.predictor.Predictor`.
-
-    Returns:
-        the content of the JSON.
-
-    Raises:
-        InputError: a file cannot be used; the message names it and the remedy.
+    Arguments as of :func:`reconstruct_files`.
     """
     output = Path(output)
     check_output(output, output_format)
@@ -130,12 +107,42 @@ def reconstruct_files(
             raise InputError(f"{volume_file}: a volume is written as NIfTI; give a name that ends in .nii.gz")
     for radiograph in (pa, lateral):
         check_readable(radiograph)
-    check_weights(model)
-    from .predictor import Predictor  # PyTorch and more: a second, not to be spent on a mistyped name
 
-    predictor = Predictor(model, spatial_size, **loading)
+
+def reconstruct_files(
+    pa: str | Path,
+    lateral: str | Path,
+    output: str | Path,
+    predictor: Predictor,
+    output_format: Format = "nifti",
+    view: bool = True,
+    picture: str | Path | None = None,
+    labels: str | Path | None = None,
+    deviation: str | Path | None = None,
+) -> dict[str, Any]:
+    """Write the CT of two radiograph files (PNG, JPEG, NIfTI, DICOM) in HU, and its JSON.
+
+    Args:
+        pa: the posteroanterior view.
+        lateral: the left lateral view.
+        output: file to write (``.nii`` or ``.nii.gz``), or the new folder of the DICOM series; nothing is written when
+            anything is wrong.
+        predictor: the weights and the options of reading.
+        output_format: ``nifti`` or ``dicom``.
+        view: also write the page to look at, under the JSON's name with ``.html``.
+        picture: PNG to write of both views as they were placed.
+        labels: NIfTI to write of the network's own label map, ``(S, S, S)`` uint8.
+        deviation: NIfTI to write of the standard deviation in HU, ``(S, S, S)`` int16.
+
+    Returns:
+        the content of the JSON.
+
+    Raises:
+        InputError: a file cannot be used; the message names it and the remedy.
+    """
+    check_request(pa, lateral, output, output_format, picture, labels, deviation)
     if (labels is not None or deviation is not None) and not predictor.tells:
-        raise InputError(f"{model}: these weights give neither labels nor a deviation; leave out --labels, --deviation")
+        raise InputError("these weights give neither labels nor a deviation; leave out --labels, --deviation")
     result = predictor((pa, lateral))
     if picture is not None:
         from ..report.placement import write_placement_picture
@@ -144,5 +151,5 @@ def reconstruct_files(
     for volume_file, volume in ((labels, result.labels), (deviation, result.deviation)):
         if volume_file is not None and volume is not None:
             write_nifti(Path(volume_file), volume, result.affine)
-    write_reconstruction(result, output, output_format, view)
+    write_reconstruction(result, Path(output), output_format, view)
     return result.report

@@ -24,9 +24,6 @@ from ..files import (
     write_nifti,
     write_text,
 )
-from ..segmentation import PTXSeg
-from ..segmentation.measures import measure_pneumothorax
-from ..segmentation.plausibility import volume_warnings
 from .predictor import Predictor, Reconstruction
 from .reconstruct import check_output, report_path, view_path, write_reconstruction
 
@@ -138,6 +135,10 @@ def _make(
 
 def _segment(result: Reconstruction) -> np.ndarray:
     """The label map; its measures join the report."""
+    from ..segmentation.measures import measure_pneumothorax
+    from ..segmentation.plausibility import volume_warnings
+    from ..segmentation.ptxseg import PTXSeg
+
     spacing = np.linalg.norm(result.affine[:3, :3], axis=0)
     labels = PTXSeg()(result.hu, spacing)
     result.report[SEGMENTATION_KEY] = measure_pneumothorax(labels, result.hu, spacing)
