@@ -51,7 +51,7 @@ browser-test: .venv/.ready
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m browser --no-skips tests/browser
 
 test-extras: .venv/.ready
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.txt ".[cluster,dicom,dicomweb,mlflow,onnx,sam]"
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt ".[cluster,dicom,dicomweb,mlflow,onnx,sam]"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-skips -m "not browser"
 

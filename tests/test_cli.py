@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import re
 import subprocess
@@ -336,6 +338,43 @@ def test_a_folder_called_001_stays_text(case: Path, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     xrecon("simulate", case / "ct.nii.gz", "--output_dir", "001", "--spatial_size", SIZE)
     assert (tmp_path / "001" / "ct.nii.gz").exists()
+
+
+NO_VALUES = {
+    "a size in words": ("--spatial_size", "large", "spatial_size: 'large' is no whole number"),
+    "a size with a fraction": ("--spatial_size", "224.5", "spatial_size: '224.5' is no whole number"),
+    "a length with its unit": ("--field_of_view_mm", "430mm", "field_of_view_mm: '430mm' is no number"),
+    "a length that is no number": ("--field_of_view_mm", "nan", "field_of_view_mm: 'nan' is no number"),
+    "a switch before a file": ("--invert", "pa.png", "invert: 'pa.png' is neither true nor false"),
+}
+
+
+@pytest.mark.parametrize("name", NO_VALUES)
+def test_a_value_of_another_kind_is_one_error_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    flag, value, said = NO_VALUES[name]
+    output = tmp_path / "ct.nii.gz"
+    message = failure(capsys, "reconstruct", "pa.png", "lateral.png", "--output", output, flag, value)
+    assert message == f"xrecon: error: {said}"
+    assert not list(tmp_path.iterdir())
+
+
+VALUES = {"str": ("001", "001"), "bool": ("false", False), "int": ("7", 7), "float": ("7", 7.0)}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_an_argument_is_read_as_what_it_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {}
+
+    @functools.wraps(cli.COMMANDS[command])
+    def record(*arguments: object, **named: object) -> None:
+        taken.update(inspect.signature(record).bind(*arguments, **named).arguments)
+
+    kinds = {name: kind.removesuffix(" | None") for name, kind in record.__annotations__.items() if name != "return"}
+    monkeypatch.setitem(cli.COMMANDS, command, record)
+    xrecon(command, *(part for name, kind in kinds.items() for part in (f"--{name}", VALUES[kind][0])))
+    assert taken == {name: VALUES[kind][1] for name, kind in kinds.items()}
 
 
 def test_a_released_checkpoint_becomes_weights_that_the_bundle_loads(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -430,13 +431,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert-published": convert_published,
     "export": export,
 }
-# Arguments that stay text even where Fire would read a number or a list, like a folder called 001.
-TEXTS = (
-    *("pa", "lateral", "output", "model", "ct", "output_dir", "ct_folder", "pred", "true", "checkpoint"),
-    *("cluster", "series", "patient_pattern", "style", "segmenter", "weights", "format", "folder"),
-    *("server", "study", "patient", "volume", "labels", "deviation"),
-)
-SWITCHES = ("view",)  # on unless said otherwise, so that Fire must read "false" as a truth value
 decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of the help text
 
 
@@ -487,13 +481,45 @@ def _chosen(function: Callable[..., object], calls: list[Callable[[], object]]) 
 
 
 def _parsed(function: Callable[..., None]) -> Callable[..., None]:
-    return decorators.SetParseFn(_switch, *SWITCHES)(decorators.SetParseFn(str, *TEXTS)(function))
+    """``function``, its arguments read as the types that it names, whatever they look like to Fire.
+
+    So a folder called 001 stays text, and "false" is no text, which would count as true.
+    """
+    for name, kind in function.__annotations__.items():
+        if name != "return":
+            read = functools.partial(_READERS[kind.removesuffix(" | None")], name)
+            function = decorators.SetParseFn(read, name)(function)
+    return function
 
 
-def _switch(text: str) -> bool:
+def _text(_name: str, text: str) -> str:
+    return text
+
+
+def _switch(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise InputError(f"'{text}' is neither true nor false")
+        raise InputError(f"{name}: '{text}' is neither true nor false")
     return text.lower() == "true"
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{name}: '{text}' is no whole number") from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{name}: '{text}' is no number")
+    return number
+
+
+_READERS: dict[str, Callable[[str, str], object]] = {"str": _text, "bool": _switch, "int": _whole, "float": _number}
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ SIZE, EDGE = 64, 8
 class Grey(nn.Module):
     """Renders every block in one grey, which is all that it can learn."""
 
+    learning = "fine"
+
     def __init__(self) -> None:
         super().__init__()
         self.grey = nn.Parameter(torch.tensor(0.3))
