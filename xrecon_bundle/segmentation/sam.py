@@ -41,7 +41,7 @@ class SamSegmenter:
     """
 
     def __init__(self, model: SamModel, device: str | torch.device = "cpu") -> None:
-        self.model = model.to(device).eval()
+        self.model = model.eval().to(device)
         self.device = torch.device(device)
         self.classical = ClassicalSegmenter()
 
