@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel
 import numpy as np
@@ -13,6 +15,8 @@ import SimpleITK
 
 from xrecon_bundle.files import InputError, atomic_path, check_writable, find_files, write_json, write_nifti
 from xrecon_bundle.frame import cube_affine
+
+NOBODY = 65534  # a user without rights
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -159,12 +163,25 @@ def test_what_cannot_be_written_is_refused_beforehand(name: str, tmp_path: Path,
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_refused_beforehand(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that anyone may look into, seen by a user who is not root: root may write everywhere."""
+    user = os.geteuid()
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "locked").mkdir(mode=0o555)
+        if user == 0:
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
+
+
+def test_a_folder_without_permission_is_refused_beforehand(open_folder: Path) -> None:
     for options in ({}, {"folder": True}):
-        with pytest.raises(InputError, match="Permission denied"):
-            check_writable(tmp_path / "locked" / "new" / "ct.nii.gz", **options)
+        with pytest.raises(InputError, match=r"locked.*Permission denied"):
+            check_writable(open_folder / "locked" / "new" / "ct.nii.gz", **options)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("new/deep/ct.nii.gz", False), ("file", False), ("folder", True)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from xrecon_bundle.files import InputError
 from xrecon_bundle.metrics import dice_score
 from xrecon_bundle.segmentation import PTXSeg
 from xrecon_bundle.segmentation.lungmask import LungmaskSegmenter
@@ -28,6 +29,13 @@ def test_lungmask_gives_the_cavities_and_free_air_is_found_in_them(collapsed):
     labels = PTXSeg(LungmaskSegmenter(inferer=_Truth(collapsed)))(collapsed.hu, collapsed.spacing)
     np.testing.assert_array_equal(np.isin(labels, (1, 3)), collapsed.labels == 1)
     assert dice_score(labels == 4, collapsed.labels == 4) > 0.9
+
+
+@pytest.mark.parametrize("segmenter", ["lungmask", "sam"])
+@pytest.mark.parametrize(("weights", "found"), [(None, "none given"), ("gone", "no .* gone")])
+def test_weights_that_are_missing_are_asked_for(segmenter, weights, found):
+    with pytest.raises(InputError, match=f"^(SAM|lungmask) weights: {found}; give .*--weights"):
+        PTXSeg(segmenter, weights)
 
 
 @pytest.fixture

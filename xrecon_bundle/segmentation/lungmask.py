@@ -48,7 +48,8 @@ class LungmaskSegmenter:
 
 def _load(weights: str | os.PathLike | None) -> Inferer:
     if weights is None or not os.path.isfile(weights):
-        raise InputError(f"lungmask weights: no file {weights}; give the path of the R231 weights (unet_r231-*.pth)")
+        found = "none given" if weights is None else f"no file {weights}"
+        raise InputError(f"lungmask weights: {found}; give the path of the R231 weights (unet_r231-*.pth; --weights)")
     try:
         from lungmask import LMInferer
     except ImportError as error:

@@ -53,8 +53,9 @@ class SamSegmenter:
             InputError: transformers is not installed, or ``weights`` is no such folder.
         """
         if weights is None or not (Path(weights) / "config.json").is_file():
+            found = "none given" if weights is None else f"no model in {weights}"
             raise InputError(
-                f"SAM weights: no model in {weights}; give a local folder with config.json and model.safetensors, "
+                f"SAM weights: {found}; give a local folder with config.json and model.safetensors (--weights), "
                 "for example a copy of facebook/sam-vit-base"
             )
         try:
