@@ -182,7 +182,7 @@ def store(
         folder: the store, some 37 MB a case, 3 MB at 112.
         cases: how many, of all people in turn, every tenth a synthetic chest.
         workers: processes.
-        spatial_size: of the CTs; 112 for configs/coarse.yaml.
+        spatial_size: of the CTs; 112 for configs/first.yaml and coarse.yaml.
         judged: a store to judge by: beside ``people`` the CT angiography, no synthetic chests.
         spread: how much more than usual a pseudo-patient may differ from the real one, at most.
         between: share of the pseudo-patients who go part of the way to another person's shape.

@@ -72,6 +72,7 @@ def test_one_step_leaves_weights_that_load(store, overlays, tmp_path):
         for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
         if not torch.equal(old, new)
     }
+    assert moved
     assert ("coarse" in moved) is ("first" in overlays)
     assert not moved & {"thickness", "bones"}
     assert ("join" in moved) is ("coarse" in overlays)

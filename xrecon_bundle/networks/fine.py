@@ -50,9 +50,9 @@ JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-
 MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
 FREE_AIR = (-1000.0 - frame.AIR_HU) / frame.HU_SPAN  # in network units
 LOG_VARIANCE = -6.0  # at first: a deviation of 0.05, 125 HU
+# The children of a FineGenerator that are its coarse part, and those that learn on their own (thickness_weights.py).
 JOIN = ("join", "join_norm", "join_head", "refine", "refine_head")
 SEEING = ("thickness", "bones")
-
 
 Part = Literal["first", "coarse", "fine"]
 
@@ -273,7 +273,14 @@ class FineGenerator(nn.Module):
         return Rendering(volume, labels, log_variance, *of_coarse)
 
     def first_volume(self, image: Tensor) -> Tensor:
-        """What the generator of the coarse volume alone makes of ``(B, 2, S, S)``, ``(B, 1, c, c, c)``."""
+        """What the generator of the coarse volume alone makes of a pair.
+
+        Args:
+            image: ``(B, 2, S, S)``.
+
+        Returns:
+            ``(B, 1, c, c, c)`` in network units.
+        """
         size = (self.coarse.spatial_size,) * 2
         small = F.interpolate(torch.where(image < 0, NOT_SHOWN, image), size=size, mode="area")
         return self.coarse(small).float()

@@ -142,7 +142,8 @@ def reconstruct_files(
     """
     check_request(pa, lateral, output, output_format, picture, labels, deviation)
     if (labels is not None or deviation is not None) and not predictor.tells:
-        raise InputError("these weights give neither labels nor a deviation; leave out --labels, --deviation")
+        name = predictor.weights["file"] if predictor.weights else "the network"
+        raise InputError(f"{name}: gives neither labels nor a deviation; leave out --labels, --deviation")
     result = predictor((pa, lateral))
     if picture is not None:
         from ..report.placement import write_placement_picture
