@@ -96,6 +96,19 @@ def test_the_truth_of_a_film_goes_on_where_the_scan_ends(tmp_path):
     assert label[0, 100, 100].min() == 0
 
 
+def test_some_blocks_in_a_row_are_of_one_picture(store):
+    """Also where a new epoch begins amid them, and where the indices come in any order."""
+    blocks = StoreBlocks(store, film_share=1, edge=32, blocks_per_picture=3).set_random_state(9)
+    first = [blocks[index] for index in (5, 0, 7, 2, 1)]
+    assert len({item["image"].numpy().tobytes() for item in first[:3]}) == 1
+    assert len({item["image"].numpy().tobytes() for item in first[3:]}) == 1
+    assert not torch.equal(first[0]["image"], first[3]["image"])
+    assert len({tuple(item["start"].tolist()) for item in first}) > 3
+    again = blocks.set_random_state(9)
+    assert torch.equal(again[0]["image"], first[0]["image"])
+    assert not torch.equal(first[4]["image"], first[0]["image"])
+
+
 def test_the_same_seed_gives_the_same_items(store):
     first, again = (StoreBlocks(store, film_share=0.5).set_random_state(5) for _ in range(2))
     for index in range(4):

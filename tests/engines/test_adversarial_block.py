@@ -26,8 +26,16 @@ class Grey(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.grey = nn.Parameter(torch.tensor(0.3))
+        self.looked_at: list[torch.Tensor] = []
 
-    def render(self, image: torch.Tensor, start: tuple[int, int, int], edge: int) -> Rendering:
+    def coarse_part(self, image: torch.Tensor) -> torch.Tensor:
+        self.looked_at.append(image)
+        return 2 * image
+
+    def render_fine(
+        self, image: torch.Tensor, part: torch.Tensor, start: tuple[int, int, int], edge: int
+    ) -> Rendering:
+        assert torch.equal(part, 2 * image)
         assert (start, edge) == ((8, 16, 24), EDGE)
         volume = self.grey.expand(1, 1, edge, edge, edge)
         half, coarse = (torch.zeros(1, LABELS, n, n, n) for n in (edge // 2, 4))
@@ -93,6 +101,15 @@ def test_each_learns_from_its_own_loss(engine, batch):
     for _ in range(30):
         adversarial_block_iteration(alone, batch)
     assert both.state.g_network.grey != alone.state.g_network.grey
+
+
+def test_the_same_radiographs_are_looked_at_once(engine, batch):
+    alone = engine(0.0)
+    other = {**batch, "image": batch["image"].flip(0, 1)}
+    for one in (batch, batch, {**batch, "image": batch["image"].clone()}, other, batch):
+        block_iteration(alone, one)
+    looked_at = alone.network.looked_at
+    assert [torch.equal(image, batch["image"]) for image in looked_at] == [True, False, True]
 
 
 def test_a_loss_that_is_not_finite_touches_no_weight(engine, batch):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xrecon_bundle.engines.blocks import DISTURBED_VOXELS, BlockLoss, like_another_chest
+from xrecon_bundle.engines.blocks import DISTURBED_VOXELS, BlockLoss, like_another_chest, occupancy_error
 from xrecon_bundle.networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering
 
 
@@ -26,6 +26,7 @@ ALONE = {
     "volume_weight": 0.0,
     "lung_weight": 0.0,
     "label_weight": 0.0,
+    "occupancy_weight": 0.0,
     "deviation_weight": 0.0,
 }
 
@@ -39,6 +40,7 @@ ALONE = {
         ({"lung_weight": 1, "cavity_weight": 3}, {"error": 0.05, "label": 3}, 4 * 4 * 0.05),
         ({"lung_weight": 1}, {"error": 0.5}, 4 * 0.15),  # beyond the lung window it does not count
         ({"label_weight": 1}, {}, 2 * math.log(LABELS)),
+        ({"occupancy_weight": 1}, {"label": 1}, 64 / LABELS / 2 / 64 + 64 / LABELS / 2),  # no left cavity: of one voxel
         ({"deviation_weight": 1}, {"error": 0.1, "log_variance": math.log(0.01)}, 0.5 * (math.log(0.01) + 1)),
     ],
 )
@@ -48,13 +50,38 @@ def test_each_part_by_hand(weights, arguments, expected):
     torch.testing.assert_close(loss, torch.tensor(float(expected)), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("truth", 0),
+        ("no air", (1 / 4 + 0) / 2),
+        ("air everywhere in the right cavity", (3 / 4 + 0) / 2),
+        ("air elsewhere in the right cavity", 0),  # it is the sum that counts
+        ("air in the left cavity too", (0 + 2 / 4) / 2),
+    ],
+)
+def test_the_error_of_the_occupancy_by_hand(found, expected):
+    """Right cavity: three voxels of lung and one of air; left: four of lung."""
+    right, left = [1, 1, 1, 3], [2, 2, 2, 2]
+    seen = {
+        "truth": (right, left),
+        "no air": ([1, 1, 1, 1], left),
+        "air everywhere in the right cavity": ([3, 3, 3, 3], left),
+        "air elsewhere in the right cavity": ([3, 1, 1, 1], left),
+        "air in the left cavity too": (right, [4, 4, 2, 2]),
+    }[found]
+    labels, told = (torch.tensor([*sides[0], *sides[1]]).view(1, 2, 2, 2) for sides in ((right, left), seen))
+    logits = 50.0 * torch.nn.functional.one_hot(told, LABELS).movedim(-1, 1)
+    torch.testing.assert_close(occupancy_error(logits, labels), torch.tensor(float(expected)))
+
+
 def test_a_volume_alone_is_judged_by_its_grey_values():
     """As a coarse volume with labels is, but for what the labels cost."""
     _, batch = case(label=2)
     volume = batch["coarse"] + 0.03
     undecided = torch.zeros(1, LABELS, 4, 4, 4)
     both = BlockLoss()(CoarseRendering(volume, undecided), batch)
-    torch.testing.assert_close(BlockLoss()(volume, batch), both - 0.6 * math.log(LABELS))
+    torch.testing.assert_close(BlockLoss()(volume, batch), both - 0.6 * math.log(LABELS) - occupancy_error(undecided, batch["coarse_segmentation"]))
 
 
 def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():

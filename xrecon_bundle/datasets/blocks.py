@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Smaller than those of real films (docs/results/placement.md): what moves both views alike is another patient, not an
 # error, and the volume shall stand where the films are.
 ERROR_MM, ERROR_SCALE, ERROR_DEGREES = 6.0, 0.03, 1.5
+APART_MM, APART_SCALE = 6.0, 0.04  # one view against the other
 
 
 def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd, RandPlaceFilmd]:
@@ -35,7 +36,7 @@ def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd
     """
     from ..transforms.films import RandFilmd, RandPlaceFilmd
 
-    errors = (error * ERROR_MM, error * ERROR_SCALE, error * ERROR_DEGREES)
+    errors = [error * usual for usual in (ERROR_MM, ERROR_SCALE, ERROR_DEGREES, APART_MM, APART_SCALE)]
     return RandFilmd(pixels=PIXELS), RandPlaceFilmd("film", "image", spatial_size, PIXELS, *errors)
 
 
@@ -54,6 +55,9 @@ class StoreBlocks(Randomizable, Dataset):
         edge: of the block, a multiple of 4; 0: no block, and the cases need not be of 1.6 mm.
         film_share: how often the radiographs are films of any hospital, placed with an error, rather than line
             integrals.
+        blocks_per_picture: items in a row, in one loader process, that are blocks of one case with the same
+            radiographs: what does not depend on the block then needs no second look. Without blocks every item is
+            another case.
 
     An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, edge, edge, edge)`` in network units, ``segmentation``
     int64 of its shape without the channel, ``start`` ``(3,)`` of the block (these three only with a block), ``coarse``
@@ -70,14 +74,17 @@ class StoreBlocks(Randomizable, Dataset):
         length: int = 100,
         edge: int = 64,
         film_share: float = 0.5,
+        blocks_per_picture: int = 1,
     ) -> None:
         self.folder, self.without, self.length, self.edge = folder, tuple(without), length, edge
         self.film_share = film_share
+        self.blocks_per_picture = blocks_per_picture if edge else 1
         self.film, self.place = film_and_placement(SIZE)
         self._list()
 
     def _list(self) -> None:
         self.cases = list_store(self.folder, without=self.without)
+        self.drawn = 0
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> StoreBlocks:
         """Seed everything and see what the store has now."""
@@ -93,15 +100,18 @@ class StoreBlocks(Randomizable, Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One item; the index does not matter."""
-        case = self.cases[self.R.randint(len(self.cases))]
-        film = self.R.random_sample() < self.film_share
-        coarse_labels = np.load(case / "coarse_labels.npy")
+        if self.drawn % self.blocks_per_picture == 0:
+            self.case = self.cases[self.R.randint(len(self.cases))]
+            self.film_drawn = self.R.random_sample() < self.film_share
+            self.image = draw_film(self.case, self.film, self.place) if self.film_drawn else line_integrals(self.case)
+        self.drawn += 1
+        coarse_labels = np.load(self.case / "coarse_labels.npy")
         item = {
-            "image": draw_film(case, self.film, self.place) if film else line_integrals(case),
-            "coarse": coarse_volume(case, film)[None],
+            "image": self.image,
+            "coarse": coarse_volume(self.case, self.film_drawn)[None],
             "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
-        return item | self._block(case, coarse_labels, film) if self.edge else item
+        return item | self._block(self.case, coarse_labels, self.film_drawn) if self.edge else item
 
     def _block(self, case: Path, coarse_labels: np.ndarray, film: bool) -> dict[str, Any]:
         ct, labels = (np.load(case / f"{name}.npy", mmap_mode="r") for name in ("ct", "labels"))

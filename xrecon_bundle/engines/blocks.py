@@ -6,11 +6,13 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from ignite.engine import Engine
 from monai.engines import AdversarialTrainer, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from ..networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering, block_condition
+from ..segmentation.labels import SIDES
 from .adversarial import adversarial_steps, learn
 
 UNDISTURBED, DISTURBED_VOXELS, DISTURBED_SCALE = 0.25, 1.5, 0.015  # of coarse volumes
@@ -28,6 +30,8 @@ class BlockLoss(nn.Module):
         lung_weight: of the mean absolute error of ``4 * clip(u, 0, 0.25)``, which stretches the lung window.
         cavity_weight: by how much more a voxel of the pleural cavities counts in it.
         label_weight: of the labels' cross-entropy.
+        occupancy_weight: of the error of the coarse labels' occupancy: a few likely voxels in many places are no
+            pneumothorax, which voxels by themselves do not know.
         deviation_weight: of the Gaussian negative log-likelihood of the error, through which no gradient reaches the
             volume.
     """
@@ -38,6 +42,7 @@ class BlockLoss(nn.Module):
         lung_weight: float = 0.25,
         cavity_weight: float = 3.0,
         label_weight: float = 0.6,
+        occupancy_weight: float = 1.0,
         deviation_weight: float = 0.01,
     ) -> None:
         super().__init__()
@@ -45,6 +50,7 @@ class BlockLoss(nn.Module):
         self.lung_weight = lung_weight
         self.cavity_weight = cavity_weight
         self.label_weight = label_weight
+        self.occupancy_weight = occupancy_weight
         self.deviation_weight = deviation_weight
 
     def forward(self, rendering: Rendering | CoarseRendering | Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -56,6 +62,7 @@ class BlockLoss(nn.Module):
         if isinstance(rendering, Tensor):
             return self._of_grey(rendering, batch["coarse"], labels)
         loss = self._of_volume(rendering.coarse, rendering.coarse_labels, batch["coarse"], labels, labels)
+        loss = loss + self.occupancy_weight * occupancy_error(rendering.coarse_labels, labels)
         if isinstance(rendering, CoarseRendering):
             return loss
         half = batch["segmentation"][:, ::2, ::2, ::2]
@@ -75,6 +82,22 @@ class BlockLoss(nn.Module):
         stretched = (volume.clamp(0, LUNG_WINDOW) - truth.clamp(0, LUNG_WINDOW)).abs() / LUNG_WINDOW
         weight = 1 + self.cavity_weight * (labels > 0)[:, None]
         return self.volume_weight * F.mse_loss(volume, truth) + self.lung_weight * (weight * stretched).mean()
+
+
+def occupancy_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean absolute error of either side's free air, as a share of that side's true pleural cavity.
+
+    Args:
+        logits: ``(B, 5, n, n, n)`` of :mod:`xrecon_bundle.segmentation.labels`, whole cubes.
+        labels: ``(B, n, n, n)``, the truth.
+    """
+    likely = logits.float().softmax(1)
+    errors = []
+    for lung, air in SIDES.values():
+        true = (labels == air).sum((1, 2, 3))
+        cavity = (true + (labels == lung).sum((1, 2, 3))).clamp(min=1)
+        errors.append((likely[:, air].sum((1, 2, 3)) - true).abs() / cavity)
+    return torch.stack(errors).mean()
 
 
 def like_another_chest(volume: Tensor) -> Tensor:
@@ -119,7 +142,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
         if network.learning == "first":
             rendering = network.first_volume(batch["image"])
         elif "start" in batch:
-            rendering = network.render(batch["image"], *_place(batch))
+            rendering = render_block(engine, network, batch)
         else:
             rendering = network.render_coarse(batch["image"], like_another_chest)
     loss = engine.loss_function(rendering, batch)
@@ -153,7 +176,7 @@ def adversarial_block_iteration(
     condition = block_condition(batch["image"], *_place(batch))
 
     def generate() -> tuple[Tensor, Tensor]:
-        rendering = network.render(batch["image"], *_place(batch))
+        rendering = render_block(engine, network, batch)
         return rendering.volume, state.recon_loss_function(rendering, batch)
 
     def discriminate(network: nn.Module, volume: Tensor) -> Tensor:
@@ -161,6 +184,15 @@ def adversarial_block_iteration(
 
     state.output = adversarial_steps(engine, generate, discriminate, batch["label"], gradient_clip)
     return state.output
+
+
+def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor]) -> Rendering:
+    """The block of a batch; what it rests on is not computed again while the radiographs stay the same."""
+    state = engine.state
+    if not hasattr(state, "seen") or not torch.equal(state.seen[0], batch["image"]):
+        with torch.no_grad():
+            state.seen = batch["image"], network.coarse_part(batch["image"])
+    return network.render_fine(*state.seen, *_place(batch))
 
 
 def _place(batch: dict[str, Tensor]) -> tuple[tuple[int, int, int], int]:
