@@ -32,9 +32,7 @@ class Grey(nn.Module):
         self.looked_at.append(image)
         return 2 * image
 
-    def render_fine(
-        self, image: torch.Tensor, part: torch.Tensor, start: tuple[int, int, int], edge: int
-    ) -> Rendering:
+    def render_fine(self, image: torch.Tensor, part: torch.Tensor, start: tuple[int, int, int], edge: int) -> Rendering:
         assert torch.equal(part, 2 * image)
         assert (start, edge) == ((8, 16, 24), EDGE)
         volume = self.grey.expand(1, 1, edge, edge, edge)

@@ -81,7 +81,8 @@ def test_a_volume_alone_is_judged_by_its_grey_values():
     volume = batch["coarse"] + 0.03
     undecided = torch.zeros(1, LABELS, 4, 4, 4)
     both = BlockLoss()(CoarseRendering(volume, undecided), batch)
-    torch.testing.assert_close(BlockLoss()(volume, batch), both - 0.6 * math.log(LABELS) - occupancy_error(undecided, batch["coarse_segmentation"]))
+    labelled = 0.6 * math.log(LABELS) + occupancy_error(undecided, batch["coarse_segmentation"])
+    torch.testing.assert_close(BlockLoss()(volume, batch), both - labelled)
 
 
 def test_the_deviation_learns_from_the_error_but_does_not_change_the_volume():

@@ -36,8 +36,18 @@ def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd
     """
     from ..transforms.films import RandFilmd, RandPlaceFilmd
 
-    errors = [error * usual for usual in (ERROR_MM, ERROR_SCALE, ERROR_DEGREES, APART_MM, APART_SCALE)]
-    return RandFilmd(pixels=PIXELS), RandPlaceFilmd("film", "image", spatial_size, PIXELS, *errors)
+    place = RandPlaceFilmd(
+        "film",
+        "image",
+        spatial_size,
+        PIXELS,
+        shift_mm=error * ERROR_MM,
+        scale=error * ERROR_SCALE,
+        degrees=error * ERROR_DEGREES,
+        apart_mm=error * APART_MM,
+        apart_scale=error * APART_SCALE,
+    )
+    return RandFilmd(pixels=PIXELS), place
 
 
 class StoreBlocks(Randomizable, Dataset):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -188,11 +188,11 @@ def adversarial_block_iteration(
 
 def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor]) -> Rendering:
     """The block of a batch; what it rests on is not computed again while the radiographs stay the same."""
-    state = engine.state
-    if not hasattr(state, "seen") or not torch.equal(state.seen[0], batch["image"]):
+    image, state = batch["image"], cast(Any, engine.state)
+    if not hasattr(state, "seen") or not torch.equal(state.seen[0], image):
         with torch.no_grad():
-            state.seen = batch["image"], network.coarse_part(batch["image"])
-    return network.render_fine(*state.seen, *_place(batch))
+            state.seen = image, network.coarse_part(image)
+    return network.render_fine(image, state.seen[1], *_place(batch))
 
 
 def _place(batch: dict[str, Tensor]) -> tuple[tuple[int, int, int], int]:
