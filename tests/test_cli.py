@@ -185,13 +185,13 @@ def test_the_series_read_and_what_was_left_out_are_named(
     assert f"read CT series {taken} (CHEST, 36 images)" in terminal
     assert f"not read, --series asks for one: {left} (CHEST MIP, 72 images)" in terminal
     assert "xrecon: warning: 1 damaged DICOM files left out (bad.dcm" in terminal
-    record = json.loads((tmp_path / "statistics.json").read_text())
+    record = json.loads((tmp_path / "seg.json").read_text())
     assert (record["series"], record["images"]) == (taken, 36)
     assert record["other_series"] == [{"series": left, "description": "CHEST MIP", "images": 72}]
     assert "bad.dcm" in record["warnings"][0]
 
     said("segment", folder, "--output", tmp_path / "seg.nii.gz", "--series", left)
-    assert json.loads((tmp_path / "statistics.json").read_text())["series"] == left
+    assert json.loads((tmp_path / "seg.json").read_text())["series"] == left
 
     terminal = said("simulate", folder, "--output_dir", tmp_path / "one", "--spatial_size", 16)
     assert f"read CT series {taken}" in terminal
@@ -327,11 +327,25 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "out").exists()
 
 
-def test_a_misspelt_flag_fails_before_any_work(case: Path, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        xrecon("simulate", case / "ct.nii.gz", "--output_dir", tmp_path / "out", "--spatial_sise", 64)
-    assert exit_.value.code == 1
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("simulate", "ct.nii.gz", "--output_dir", "out", "--spatial_sise", 64),
+            "--spatial_sise; did you mean --spatial_size?",
+        ),
+        (("simulate", "ct.nii.gz", "--outputdir=out"), "--outputdir; did you mean --output_dir?"),
+        (("reconstruct", "pa.png", "lateral.png", "--outptu", "ct.nii.gz"), "--outptu; did you mean --output?"),
+        (("reconstruct", "pa.png", "lateral.png", "--output", "ct.nii.gz", "--quality", "high"), "--quality (--help"),
+    ],
+)
+def test_a_misspelt_flag_is_named_before_any_work(
+    arguments: tuple, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = failure(capsys, *arguments)
+    assert message.startswith(f"xrecon: error: there is no {said}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_called_001_stays_text(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +452,7 @@ def test_an_output_that_cannot_be_written_is_one_error_before_the_work(
 
 SIDE_OUTPUTS = {
     "reconstruct": "out.json",
-    "segment": ("statistics.json", "out.png"),
+    "segment": ("out.json", "out.png"),
     "segment to DICOM": ("out.json", "out.sr.dcm"),
     "prepare": "out/manifest.json",
     "reconstruct-folder": "out/summary.csv",
@@ -514,7 +528,7 @@ def test_lungs_of_no_adults_size_are_warned_of(
     nibabel.save(nibabel.Nifti1Image(np.asarray(ct.dataobj), affine), tmp_path / "ct.nii.gz")
     xrecon("segment", tmp_path / "ct.nii.gz", "--output", tmp_path / "seg.nii.gz")
     captured = capsys.readouterr()
-    warnings = json.loads((tmp_path / "statistics.json").read_text())["warnings"]
+    warnings = json.loads((tmp_path / "seg.json").read_text())["warnings"]
     assert json.loads(captured.out)["warnings"] == warnings
     assert captured.err.splitlines() == [f"xrecon: warning: {warning}" for warning in warnings]
     assert len(warnings) == (warned is not None)

@@ -5,8 +5,11 @@ Exit code 0 when all went well, 1 when not; then one line on standard error says
 
 from __future__ import annotations
 
+import difflib
 import functools
 import gc
+import inspect
+import itertools
 import math
 import sys
 import warnings
@@ -293,7 +296,7 @@ def segment(
 
     Args:
         ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
-        output: label map to write (.nii.gz, with statistics.json and a picture): 1 right lung, 2 left lung, 3 and 4
+        output: label map to write (.nii.gz, with .json and .png beside it): 1 right lung, 2 left lung, 3 and 4
             air-accumulated region, right and left; or with --format dicom a DICOM SEG (.dcm, with .json and .sr.dcm).
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
@@ -458,6 +461,10 @@ def start(
     name = name or Path(sys.argv[0]).stem
     calls: list[Callable[[], object]] = []
     try:
+        given = sys.argv[1:] if arguments is None else arguments
+        asked = commands.get(given[0]) if isinstance(commands, dict) and given else commands
+        if callable(asked):
+            _check_flags(asked, given)
         # Fire calls a function before it looks at left-over arguments. So let it only choose, then call.
         if isinstance(commands, dict):
             component: Any = {key: _chosen(function, calls) for key, function in commands.items()}
@@ -470,6 +477,16 @@ def start(
         sys.exit(f"{name}: error: {error}")
     except fire.core.FireExit as exit_:
         sys.exit(1 if exit_.code else 0)
+
+
+def _check_flags(function: Callable[..., object], arguments: list[str]) -> None:
+    """Name the flag that ``function`` does not have: Fire would rather miss what it was meant to be."""
+    parameters = inspect.signature(function).parameters
+    for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
+        flag = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and flag not in {*parameters, *(f"no{name}" for name in parameters), "help"}:
+            near = difflib.get_close_matches(flag, parameters, 1)
+            raise InputError(f"there is no --{flag}{f'; did you mean --{near[0]}?' if near else ''} (--help lists all)")
 
 
 def _chosen(function: Callable[..., object], calls: list[Callable[[], object]]) -> Callable[..., None]:

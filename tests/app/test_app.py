@@ -137,7 +137,7 @@ def test_a_ct_is_segmented_and_measured(page, tmp_path):
     nibabel.save(nibabel.Nifti1Image(thorax.ct.astype(np.int16), cube_affine(SIZE, (0, 0, 0))), tmp_path / "a.nii.gz")
     assert page.send("ct", "a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())[0] == 200
     assert page.work("segment", of="given")["stage"] == "done"
-    statistics = page.api("download", name="statistics.json")
+    statistics = page.api("download", name="segmentation.json")
     assert statistics["ct"] == "a.nii.gz"
     assert statistics["right"]["lung_ml"] > 500
     assert page.ask("GET", f"/view/{page.session}/segmentation.html")[0] == 200
@@ -195,7 +195,7 @@ def test_a_ct_in_dicom_gets_a_label_map_in_dicom(page, tmp_path, monkeypatch):
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == slices[0].SeriesInstanceUID
     monkeypatch.setitem(sys.modules, "highdicom", None)
     state = page.work("segment", of="given")
-    assert state["results"] == ["segmentation.nii.gz", "statistics.json"]
+    assert state["results"] == ["segmentation.nii.gz", "segmentation.json"]
     assert state["note"] == (
         "No label map in DICOM: DICOM segmentations need highdicom: pip install 'xrecon-bundle[dicom]'"
     )
@@ -212,7 +212,7 @@ def test_no_result_outlives_the_one_it_was_made_of(page, case, monkeypatch, tmp_
     nibabel.save(nibabel.Nifti1Image(hu, cube_affine(SIZE, (0, 0, 0))), tmp_path / "a.nii.gz")
     page.send("ct", "a.nii.gz", (tmp_path / "a.nii.gz").read_bytes())
     page.work("segment", of="given")
-    assert page.api("state")["results"] == ["segmentation.nii.gz", "statistics.json"]
+    assert page.api("state")["results"] == ["segmentation.nii.gz", "segmentation.json"]
     assert not list(page.server.sessions.get(page.session).folder.rglob("*.dcm"))
 
 

@@ -91,3 +91,28 @@ def test_a_study_that_is_no_pair_is_listed_each_under_its_own_name(tmp_path):
     pairs, problems = found(tmp_path)
     assert pairs == {}
     assert len(problems) == 2
+
+
+def test_a_folder_that_someone_may_take_for_a_patient_is_named(tmp_path):
+    files = {
+        "ann": ["pa.png", "lateral.png", "pa_lungs.png"],
+        "bob": ["frontal.PNG", "side.jpg"],
+        "cleo": [],
+        "dora": ["pa.png"],
+        "eve/today": ["pa.png", "lateral.png"],
+        "eve": ["overview.jpg"],
+        "notes": ["readme.txt"],
+        ".hidden": ["scan.png"],
+    }
+    for place, names in files.items():
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (tmp_path / place / name).touch()
+    (tmp_path / "overview.png").touch()
+    pairs, problems = found(tmp_path)
+    assert set(pairs) == {"ann", "eve/today"}
+    assert problems == {
+        "bob": f"{tmp_path / 'bob'}: no files called pa and lateral among its 2 pictures",
+        "cleo": f"{tmp_path / 'cleo'}: an empty folder",
+        "dora": f"{tmp_path / 'dora'}: there is no lateral file beside the other view",
+    }

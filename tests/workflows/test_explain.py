@@ -24,7 +24,7 @@ def test_free_air_and_a_bulla_with_size_place_and_reason(tmp_path, collapsed):
     bulla = make_chest(air="left", depth=40.0, bulla=30.0)
     write_nifti(tmp_path / "ct.nii.gz", stored(bulla.hu), AFFINE)
     statistics = segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", explain=True)
-    assert json.loads((tmp_path / "statistics.json").read_text()) == statistics
+    assert json.loads((tmp_path / "seg.json").read_text()) == statistics
     pockets = {pocket["side"]: pocket for pocket in statistics["pockets"]}
 
     assert pockets["left"]["counted"]

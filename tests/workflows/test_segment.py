@@ -17,6 +17,17 @@ from xrecon_bundle.volume import CTVolume
 from xrecon_bundle.workflows.segment import in_chest_axes, segment_file
 
 
+def test_label_maps_in_one_folder_keep_their_statistics(tmp_path, collapsed):
+    """Of two CTs, one moved by a voxel: every file of the first stays as it was."""
+    for name, hu in (("ann", collapsed.hu), ("bob", np.roll(collapsed.hu, 1, axis=2))):
+        write_nifti(tmp_path / f"{name}.nii.gz", hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    segment_file(tmp_path / "ann.nii.gz", tmp_path / "ann_seg.nii.gz")
+    first = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    segment_file(tmp_path / "bob.nii.gz", tmp_path / "bob_seg.nii.gz")
+    assert {path: path.read_bytes() for path in first} == first
+    assert len(list(tmp_path.glob("*_seg.json"))) == 2
+
+
 def test_label_map_statistics_and_picture(tmp_path, collapsed):
     stored = collapsed.hu[::-1].transpose(2, 0, 1)  # z to the feet first, then x to the right, y to the back
     affine = np.array([[0, SPACING[0], 0, -50], [0, 0, -SPACING[1], 20], [-SPACING[2], 0, 0, 7], [0, 0, 0, 1.0]])
@@ -28,7 +39,7 @@ def test_label_map_statistics_and_picture(tmp_path, collapsed):
     np.testing.assert_allclose(image.affine, affine, atol=1e-4)
     labels = np.asarray(image.dataobj).transpose(1, 2, 0)[::-1]
     np.testing.assert_array_equal(labels, PTXSeg()(collapsed.hu, SPACING))
-    assert json.loads((tmp_path / "out" / "statistics.json").read_text()) == statistics
+    assert json.loads((tmp_path / "out" / "seg.json").read_text()) == statistics
     true = np.count_nonzero(collapsed.labels == 4) * np.prod(SPACING) / 1000
     assert statistics["left"]["pneumothorax_ml"] == pytest.approx(true, rel=0.12)
     assert statistics["right"]["pneumothorax_ml"] == 0

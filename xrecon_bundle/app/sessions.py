@@ -20,7 +20,7 @@ IDLE_SECONDS = 180  # without a word from its page; browsers let a hidden page s
 MOST_SESSIONS = 32
 RESULTS = (  # in the order in which the page offers them
     *("ct.nii.gz", "ct.zip", "ct.json"),
-    *("segmentation.nii.gz", "segmentation.dcm", "segmentation.sr.dcm", "statistics.json"),
+    *("segmentation.nii.gz", "segmentation.dcm", "segmentation.sr.dcm", "segmentation.json"),
 )
 PAGES = ("ct.html", "segmentation.html")
 
@@ -266,7 +266,7 @@ class Work:
                 write_dicom_labels(session.results / "segmentation.dcm", labels, series, found)
             except InputError as error:
                 session.note = f"No label map in DICOM: {session.plain(str(error))}"
-        statistics = session.results / "statistics.json"
+        statistics = session.results / "segmentation.json"
         statistics.write_text(session.plain(statistics.read_text()))
 
     def _predictor(self, loading: dict[str, Any]) -> Any:

@@ -16,7 +16,8 @@ from ..io.readers import dicom_files
 from .cases import RADIOGRAPHS
 from .radiograph_study import Study, find_studies, latest_pair
 
-SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg")
+PICTURES = (".png", ".jpg", ".jpeg")
+SUFFIXES = (".nii.gz", ".nii", ".dcm", *PICTURES)
 
 
 class RadiographPair(NamedTuple):
@@ -34,7 +35,8 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
     biplanar NIfTI as :func:`list_radiographs` finds them.
 
     Returns:
-        the pairs, sorted by case, and what is wrong with cases that are none: reasons by case.
+        the pairs, sorted by case, and what is wrong with cases that are none: reasons by case. So are folders that
+        are empty, or whose pictures are called something else.
 
     Raises:
         InputError: there is no such folder, or no radiograph in it.
@@ -60,6 +62,7 @@ def find_pairs(folder: str | os.PathLike) -> tuple[list[RadiographPair], dict[st
             f"{folder}: no radiographs here; "
             "give folders with pa and lateral files, DICOM studies, or radiographs.nii.gz"
         )
+    problems |= _passed_over(folder, files, {path.parent for pair in pairs for path in pair.files}, problems)
     names = _numbered([pair.case for pair in pairs])
     return sorted(pair._replace(case=name) for pair, name in zip(pairs, names, strict=True)), problems
 
@@ -149,6 +152,22 @@ def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair],
             missing = next(view for view in VIEWS if view not in views)
             problems[case] = f"{parent}: there is no {missing} file beside the other view"
     return pairs, problems
+
+
+def _passed_over(folder: Path, files: list[Path], taken: set[Path], known: dict[str, str]) -> dict[str, str]:
+    """Folders that someone may take for patients."""
+    pictures = Counter(path.parent for path in files if path.name.lower().endswith(PICTURES))
+    reasons = {place: f"no files called pa and lateral among its {count} pictures" for place, count in pictures.items()}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not folders and not names:
+            reasons[Path(place)] = "an empty folder"
+    problems = {}
+    for place, reason in sorted(reasons.items()):
+        case = place.relative_to(folder).as_posix()
+        if place != folder and case not in known and not any(other.is_relative_to(place) for other in taken):
+            problems[case] = f"{place}: {reason}"
+    return problems
 
 
 def _dicom_studies(folder: Path, files: list[Path]) -> tuple[list[RadiographPair], dict[str, str]]:

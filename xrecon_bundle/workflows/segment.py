@@ -47,9 +47,9 @@ def segment_file(
 ) -> dict[str, Any]:
     """Segment a CT.
 
-    ``nifti`` writes the label map on the CT's own grid (uint8), ``statistics.json`` beside it, and a picture with the
-    label map's name and ``.png``. ``dicom`` writes a DICOM SEG that refers to the CT's images, and beside it, under the
-    same name, the statistics as ``.json`` and as a structured report ``.sr.dcm`` (Comprehensive 3D SR, TID 1500).
+    ``nifti`` writes the label map on the CT's own grid (uint8), ``dicom`` a DICOM SEG that refers to the CT's images.
+    Beside it, under its name, lie the statistics (``.json``), and a picture (``.png``) or, for ``dicom``, a structured
+    report (``.sr.dcm``, Comprehensive 3D SR, TID 1500).
     With ``view`` either has a page to look at beside it, under its name with ``.html``.
 
     Args:
@@ -173,8 +173,9 @@ class _Target:
         suffix = next((end for end in (".nii.gz", ".nii") if path.name.endswith(end)), None)
         if suffix is None:
             raise InputError(f"{path}: a label map is written as NIfTI; let the name end in .nii.gz")
-        picture = path.with_name(path.name.removesuffix(suffix) + ".png")
-        return cls(path, path.parent / "statistics.json", picture, page=page)
+        name = path.name.removesuffix(suffix)
+        picture = path.with_name(f"{name}.png")
+        return cls(path, path.with_name(f"{name}.json"), picture, page=page)
 
 
 def _read(

@@ -2,7 +2,7 @@
 (async () => {
   const POLL_MS = 500;
   const ALIVE_MS = 30000;
-  const DOWNLOADS = { "ct.nii.gz": "CT (NIfTI)", "ct.zip": "CT (DICOM)", "ct.json": "Report (JSON)", "segmentation.nii.gz": "Label map (NIfTI)", "segmentation.dcm": "Label map (DICOM SEG)", "segmentation.sr.dcm": "Measures (DICOM SR)", "statistics.json": "Measures (JSON)" };
+  const DOWNLOADS = { "ct.nii.gz": "CT (NIfTI)", "ct.zip": "CT (DICOM)", "ct.json": "Report (JSON)", "segmentation.nii.gz": "Label map (NIfTI)", "segmentation.dcm": "Label map (DICOM SEG)", "segmentation.sr.dcm": "Measures (DICOM SR)", "segmentation.json": "Measures (JSON)" };
   const token = new URLSearchParams(location.search).get("token");
   const element = (id) => document.getElementById(id);
   const show = (id, on) => (element(id).hidden = !on);
