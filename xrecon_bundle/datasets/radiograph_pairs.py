@@ -158,10 +158,10 @@ def _passed_over(folder: Path, files: list[Path], taken: set[Path], known: dict[
     """Folders that someone may take for patients."""
     pictures = Counter(path.parent for path in files if path.name.lower().endswith(PICTURES))
     reasons = {place: f"no files called pa and lateral among its {count} pictures" for place, count in pictures.items()}
-    for place, folders, names in os.walk(folder):
+    for there, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if not folders and not names:
-            reasons[Path(place)] = "an empty folder"
+            reasons[Path(there)] = "an empty folder"
     problems = {}
     for place, reason in sorted(reasons.items()):
         case = place.relative_to(folder).as_posix()

@@ -11,6 +11,7 @@ from monai.engines import AdversarialTrainer, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
+from ..metrics.image import SSIM_C1, SSIM_C2, WINDOW
 from ..networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering, block_condition
 from ..segmentation.labels import SIDES
 from .adversarial import adversarial_steps, learn
@@ -32,6 +33,8 @@ class BlockLoss(nn.Module):
         label_weight: of the labels' cross-entropy.
         occupancy_weight: of the error of the coarse labels' occupancy: a few likely voxels in many places are no
             pneumothorax, which voxels by themselves do not know.
+        similarity_weight: of what the block's SSIM lacks to 1: a mean squared error alone leaves edges flatter than
+            it need.
         deviation_weight: of the Gaussian negative log-likelihood of the error, through which no gradient reaches the
             volume.
     """
@@ -43,6 +46,7 @@ class BlockLoss(nn.Module):
         cavity_weight: float = 3.0,
         label_weight: float = 0.6,
         occupancy_weight: float = 1.0,
+        similarity_weight: float = 0.1,
         deviation_weight: float = 0.01,
     ) -> None:
         super().__init__()
@@ -51,6 +55,7 @@ class BlockLoss(nn.Module):
         self.cavity_weight = cavity_weight
         self.label_weight = label_weight
         self.occupancy_weight = occupancy_weight
+        self.similarity_weight = similarity_weight
         self.deviation_weight = deviation_weight
 
     def forward(self, rendering: Rendering | CoarseRendering | Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -67,6 +72,7 @@ class BlockLoss(nn.Module):
             return loss
         half = batch["segmentation"][:, ::2, ::2, ::2]
         loss = loss + self._of_volume(rendering.volume, rendering.labels, batch["label"], batch["segmentation"], half)
+        loss = loss + self.similarity_weight * (1 - structural_similarity(rendering.volume.float(), batch["label"]))
         error = F.avg_pool3d((rendering.volume.detach().float() - batch["label"]).square(), 2)
         log_variance = rendering.log_variance.float().clamp(-12, 2)
         return loss + self.deviation_weight * 0.5 * (log_variance + error * (-log_variance).exp()).mean()
@@ -82,6 +88,26 @@ class BlockLoss(nn.Module):
         stretched = (volume.clamp(0, LUNG_WINDOW) - truth.clamp(0, LUNG_WINDOW)).abs() / LUNG_WINDOW
         weight = 1 + self.cavity_weight * (labels > 0)[:, None]
         return self.volume_weight * F.mse_loss(volume, truth) + self.lung_weight * (weight * stretched).mean()
+
+
+def structural_similarity(volume: Tensor, truth: Tensor) -> Tensor:
+    """:func:`xrecon_bundle.metrics.image.ssim_3d`, to learn from.
+
+    ``monai.losses.SSIMLoss`` gives the same, in ten times the time of a training step.
+
+    Args:
+        volume: ``(B, 1, x, y, z)`` in network units, no edge shorter than the window.
+        truth: likewise.
+    """
+    products = torch.cat([volume, truth, volume**2, truth**2, volume * truth], dim=1)
+    for axis in range(3):
+        products = F.avg_pool3d(products, [WINDOW if axis == other else 1 for other in range(3)], 1)
+    mean, mean_truth, square, square_truth, product = products.split(1, dim=1)
+    sample = WINDOW**3 / (WINDOW**3 - 1)
+    both, squares = mean * mean_truth, mean**2 + mean_truth**2
+    covariance, variances = sample * (product - both), sample * (square + square_truth - squares)
+    luminance = (2 * both + SSIM_C1) / (squares + SSIM_C1)
+    return (luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)).mean()
 
 
 def occupancy_error(logits: Tensor, labels: Tensor) -> Tensor:

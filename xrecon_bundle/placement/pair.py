@@ -9,9 +9,10 @@ import numpy as np
 from ..io.radiograph import Radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import NAMES
+from .aligner import PIXELS, find_offset
 from .finder import exposed_window, find_chest, look_closer, turn_found
 from .orientation import CERTAIN, SIDE_UNCLEAR, judge_orientation, mirrored_share, shows_chest
-from .place import Picture, Place, place_pictures
+from .place import Picture, Place, align_places, place_pictures
 from .resample import detector_matrix, resample_to_detector, shown_on_detector
 from .turning import to_upright, way_of
 
@@ -58,6 +59,10 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
         uprights.append(item)
         pictures.append(picture)
     places, more = place_pictures((pictures[0], pictures[1]))
+    if all(picture.box is not None and not picture.placed for picture in pictures):
+        both = zip(uprights, places, strict=True)
+        offset = find_offset(np.stack([_resample(item, place, PIXELS) for item, place in both]))
+        places = align_places(places, offset, (pictures[0], pictures[1]))
     views: dict[str, dict[str, Any]] = {}
     for view, number, item, picture, place in zip(VIEWS, order, uprights, pictures, places, strict=True):
         views[view] = _record(item, picture, place, confidence[number], spatial_size)

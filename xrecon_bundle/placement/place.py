@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import frame
 from ..io.radiograph_tags import magnification
+from .aligner import Offset
 
 # Width, depth and height of the lungs of nine people (docs/results/placement.md), geometric means, mm; and how far the
 # geometric mean of the three differs from person to person (standard deviation).
@@ -82,6 +83,28 @@ def place_pictures(pictures: tuple[Picture, Picture]) -> tuple[tuple[Place, Plac
         _share_rows(pictures, ends, spreads, spacing, middles)
     places = tuple(map(Place, spacing, middles, known_from, errors))
     return (places[0], places[1]), doubts
+
+
+def align_places(places: tuple[Place, Place], offset: Offset, pictures: tuple[Picture, Picture]) -> tuple[Place, Place]:
+    """Move and scale two places so that the views agree.
+
+    What nobody states gives way: both scales by half if neither is stated, none if both are.
+
+    Args:
+        places: of PA and lateral.
+        offset: of the lateral from the PA, see :func:`~.aligner.find_offset`.
+        pictures: what they are the places of.
+    """
+    stated = [picture.spacing_mm is not None for picture in pictures]
+    share = 0.5 if stated[0] == stated[1] else float(stated[0])  # of the lateral
+    larger = 0.0 if all(stated) else np.log(offset.scale)
+    lower = offset.lower_mm * np.exp(-share * larger)
+    aligned = []
+    for place, part in zip(places, (1 - share, -share), strict=True):
+        # Row x of the PA and row scale * x + lower_mm of the lateral meet.
+        spacing = place.spacing_mm * np.exp(part * larger)
+        aligned.append(place._replace(spacing_mm=spacing, middle=place.middle - [0, part * lower / spacing[1]]))
+    return aligned[0], aligned[1]
 
 
 def _scale(picture: Picture, other: Picture, number: int) -> tuple[np.ndarray, str, float | None]:
