@@ -66,7 +66,7 @@ PLACES = tuple(
 def test_aligned_places_meet_row_by_row_and_keep_the_scale_that_is_stated(lower_mm, scale, stated, row_mm):
     window = np.zeros((2, 2))
     pictures = tuple(Picture(window, np.ones(2) if known else None, "file") for known in stated)
-    aligned = align_places(PLACES, Offset(lower_mm, scale), pictures)
+    aligned, _ = align_places(PLACES, Offset(lower_mm, scale), pictures)
     one_scale = all(stated)  # then it is kept, and what is in the middle meets
     rows = (0.0, lower_mm) if one_scale else (row_mm, scale * row_mm + lower_mm)
     pixels = [row / place.spacing_mm[1] + place.middle[1] for row, place in zip(rows, PLACES, strict=True)]
@@ -80,3 +80,19 @@ def test_aligned_places_meet_row_by_row_and_keep_the_scale_that_is_stated(lower_
     if stated[0] == stated[1]:  # neither view is believed more
         ends = [place.spacing_mm[1] / before.spacing_mm[1] for place, before in zip(aligned, PLACES, strict=True)]
         assert np.prod(ends) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "stated", "doubtful"),
+    [
+        (1.2, (True, True), True),
+        (0.85, (True, True), True),
+        (1.08, (True, True), False),
+        (1.2, (True, False), False),
+        (1.2, (False, False), False),
+    ],
+)
+def test_scales_that_contradict_each_other_are_asked_about(scale, stated, doubtful):
+    pictures = tuple(Picture(np.zeros((2, 2)), np.ones(2) if known else None, "file") for known in stated)
+    _, doubts = align_places(PLACES, Offset(3.0, scale), pictures)
+    assert [f"{scale:.2f} times as large" in doubt for doubt in doubts] == [True] * doubtful

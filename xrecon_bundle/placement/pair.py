@@ -58,11 +58,12 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
             picture = picture._replace(box=closer.box, spread=closer.spread)
         uprights.append(item)
         pictures.append(picture)
-    places, more = place_pictures((pictures[0], pictures[1]))
+    places = place_pictures((pictures[0], pictures[1]))
     if all(picture.box is not None and not picture.placed for picture in pictures):
         both = zip(uprights, places, strict=True)
         offset = find_offset(np.stack([_resample(item, place, PIXELS) for item, place in both]))
-        places = align_places(places, offset, (pictures[0], pictures[1]))
+        places, more = align_places(places, offset, (pictures[0], pictures[1]))
+        doubts += more
     views: dict[str, dict[str, Any]] = {}
     for view, number, item, picture, place in zip(VIEWS, order, uprights, pictures, places, strict=True):
         views[view] = _record(item, picture, place, confidence[number], spatial_size)
@@ -70,7 +71,7 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
         side = mirrored_share(seen, ways[number]) if view == "pa" and seen is not None else 0.0
         doubts += _doubts(view, views[view], stated[number], picture, side)
     image = np.stack([_resample(item, place, spatial_size) for item, place in zip(uprights, places, strict=True)])
-    return Placement(image, exchanged, views, doubts + more)
+    return Placement(image, exchanged, views, doubts)
 
 
 def _resample(item: Radiograph, place: Place, spatial_size: int) -> np.ndarray:
