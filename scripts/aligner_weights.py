@@ -26,6 +26,8 @@ from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_in
 from xrecon_bundle.datasets.training_store import list_store
 from xrecon_bundle.engines import has_bfloat16
 from xrecon_bundle.files import atomic_path
+from xrecon_bundle.io.radiograph_tags import magnification
+from xrecon_bundle.networks.data_consistency import BODY
 from xrecon_bundle.networks.thickness import reduced
 from xrecon_bundle.placement.aligner import OFFSET_MM, OFFSET_SCALE, PIXELS, UNKNOWN, WEIGHTS, ViewAligner
 
@@ -35,6 +37,8 @@ BATCH, SEED, RATE = 24, 0, 2e-3
 SHIFT_MM, SCALE, DEGREES = 8.0, 0.06, 2.0
 APART_MM, APART_SCALE, WIDER = 10.0, 0.07, 1.7
 PLAIN_EVERY = 8
+# The scan's end is no row of the detector: rays are oblique. Beyond that, up to so much more is hidden.
+BLURRED_MM, CUT_MM = 12.0, 40.0
 END_MM = 120.0  # of the lungs, on the detector from its middle
 UNITS = torch.tensor([OFFSET_MM, OFFSET_SCALE])
 
@@ -106,8 +110,27 @@ def make_films(cases: list[Path], count: int, seed: int) -> Tensor:
         film.set_random_state(int(rng.integers(2**31)))
         case = cases[rng.integers(len(cases))]
         plain = number % PLAIN_EVERY == 0
-        films[number] = reduced(line_integrals(case)[None], PIXELS)[0] if plain else draw_film(case, film, place)
+        pair = reduced(line_integrals(case)[None], PIXELS)[0] if plain else draw_film(case, film, place)
+        hide_ends(pair, np.load(case / "coarse.npy"), rng)
+        films[number] = pair
     return films
+
+
+def hide_ends(pair: Tensor, coarse: np.ndarray, rng: np.random.Generator) -> None:
+    """Let no pair ``(2, P, P)`` show an end of the scan in both views.
+
+    Where a scan ends a film shows the same section on and on. No patient's does, and it would tell the height best.
+    """
+    sections = np.flatnonzero((coarse > BODY).any(axis=(0, 1)))
+    ends_mm = (np.array([sections[0], sections[-1] + 1]) - coarse.shape[-1] / 2) * frame.voxel_size(coarse.shape[-1])
+    for end, inwards in zip(ends_mm * magnification(frame.SOURCE_TO_DETECTOR_MM), (1, -1), strict=True):
+        views = ((0,), (1,), (0, 1))[rng.integers(3)]
+        for view in views:
+            row = (
+                end + inwards * (BLURRED_MM + rng.uniform(0, CUT_MM))
+            ) * PIXELS / frame.detector_size_mm() + PIXELS / 2
+            hidden = slice(0, max(0, round(row))) if inwards > 0 else slice(max(0, round(row)), None)
+            pair[view, :, hidden] = UNKNOWN
 
 
 def move(films: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
