@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -41,6 +42,8 @@ MEASURES = ("lung_ml", "pneumothorax_ml", "occupancy")
 FINE_STORE = str(Path.home() / ".cache" / "xrecon" / "store")
 WITHIN_TWO = 0.95  # of the voxels: as a normal distribution has them, though errors have longer tails
 FOUND = 0.03  # occupancy from which on a pneumothorax is said to be found
+SPECIFIC = 0.95  # of the healthy chests stay below the threshold
+SIZES = (0.03, 0.1, 0.2, 0.4, 1.0)  # classes of the true occupancy
 
 
 def scores(
@@ -73,6 +76,15 @@ def scores(
     for group, seen in groups.items():
         for look, (found, truth) in seen.items():
             print_row(f"{group}, {look}", found, truth, network.interval.numpy())
+    threshold = float(np.quantile(own["films"][0][own["films"][1][:, 2] == 0, 2], SPECIFIC))
+    print(
+        f"\nof {SPECIFIC:.0%} of the healthy chests held out (films) less than {threshold:.1%} is estimated; more of\n"
+    )
+    print(f"| cases | healthy | {' | '.join(f'{low:.0%} to {high:.0%}' for low, high in pairwise(SIZES))} |")
+    print(f"|{' --- |' * (1 + len(SIZES))}")
+    for group, seen in groups.items():
+        for look, (found, truth) in seen.items():
+            print(f"| {group}, {look} | {' | '.join(shares_above(threshold, found[:, 2], truth[:, 2]))} |")
     draw(*groups[list(groups)[-1]]["films"], ROOT / picture)
 
 
@@ -137,6 +149,12 @@ def voxel_errors(network: FineGenerator, cases: list[Path]) -> dict[str, list[np
             told = told.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
             result[look].append(torch.stack([error[part][body], told[part][body]]).numpy())
     return result
+
+
+def shares_above(threshold: float, found: np.ndarray, truth: np.ndarray) -> list[str]:
+    """How many of the healthy and of each class of :data:`SIZES` have an estimated occupancy above a threshold."""
+    classes = [truth == 0, *((truth >= low) & (truth < high) for low, high in pairwise(SIZES))]
+    return [f"{np.count_nonzero(found[one] > threshold)} of {np.count_nonzero(one)}" for one in classes]
 
 
 def share_of(shares: list[float]) -> str:
