@@ -1,8 +1,8 @@
-"""How much larger, and how much lower, does one view of a pair stand than the other? A small network says it.
+"""How much lower does one view of a pair stand than the other? A small network says it.
 
-The boxes of two pictures, each found by itself (:mod:`.finder`), are apart by a fourteenth of the lungs' height. Seen
-together two views tell it better: what is in a row of one is in that row of the other. The network is made by
-``scripts/aligner_weights.py`` from simulated films; docs/results/placement.md says how well it does.
+The boxes of two pictures are each found by itself (:mod:`.finder`). Seen together two views tell their heights better:
+what is in a row of one is in that row of the other. The network is made by ``scripts/aligner_weights.py`` from
+simulated films; docs/results/placement.md says how well it does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,14 +29,7 @@ NEIGHBOURHOODS = ((7, 20.0), (25, 6.0))  # width in pixels, by how much the cont
 WIDTHS = (16, 32, 48, 64)
 LAGS = 10  # rows, of two pixels, by which the views are compared up and down
 OFFSET_MM, OFFSET_SCALE = 10.0, 0.1  # units of the output
-
-
-class Offset(NamedTuple):
-    """What is in row ``v`` of the PA, in mm below the detector's middle, is in row ``scale * v + lower_mm`` of the
-    lateral."""
-
-    lower_mm: float
-    scale: float
+DIAPHRAGM_MM = 65.0  # below the detector's middle, where the lungs' middle is
 
 
 class ViewAligner(nn.Module):
@@ -77,12 +70,19 @@ class ViewAligner(nn.Module):
         return told[:, :2], told[:, 2:].clamp(-4, 3)
 
 
-def find_offset(image: np.ndarray) -> Offset:
-    """Compare the views of a placed pair ``(2, 128, 128)``, any grey scale, bright is dense, NaN where unknown."""
+def find_lower(image: np.ndarray) -> float:
+    """By how many mm on the detector the lateral's diaphragm stands lower than the PA's.
+
+    The scale that the network also sees is not used but for that place: it comes from the apices as well, which arms
+    and shoulders hide in a real lateral.
+
+    Args:
+        image: a placed pair ``(2, 128, 128)``, any grey scale, bright is dense, NaN where a film shows nothing.
+    """
     unit = torch.nan_to_num(radiograph_to_unit(torch.from_numpy(image).float()), nan=UNKNOWN)
     with torch.inference_mode():
-        lower, larger = _aligner()(unit[None])[0][0].tolist()
-    return Offset(lower * OFFSET_MM, float(np.exp(larger * OFFSET_SCALE)))
+        lower, larger = (_aligner()(unit[None])[0][0] * torch.tensor([OFFSET_MM, OFFSET_SCALE])).tolist()
+    return lower + float(np.expm1(larger)) * DIAPHRAGM_MM
 
 
 def _seen(view: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import numpy as np
 from ..io.radiograph import Radiograph, rearrange
 from ..io.radiograph_files import VIEWS, View
 from ..io.radiograph_tags import NAMES
-from .aligner import PIXELS, find_offset
+from .aligner import PIXELS, find_lower
 from .finder import exposed_window, find_chest, look_closer, turn_found
 from .orientation import CERTAIN, SIDE_UNCLEAR, judge_orientation, mirrored_share, shows_chest
-from .place import Picture, Place, align_places, place_pictures
+from .place import Picture, Place, level_places, place_pictures
 from .resample import detector_matrix, resample_to_detector, shown_on_detector
 from .turning import to_upright, way_of
 
@@ -58,12 +58,10 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
             picture = picture._replace(box=closer.box, spread=closer.spread)
         uprights.append(item)
         pictures.append(picture)
-    places = place_pictures((pictures[0], pictures[1]))
+    places, more = place_pictures((pictures[0], pictures[1]))
     if all(picture.box is not None and not picture.placed for picture in pictures):
         both = zip(uprights, places, strict=True)
-        offset = find_offset(np.stack([_resample(item, place, PIXELS) for item, place in both]))
-        places, more = align_places(places, offset, (pictures[0], pictures[1]))
-        doubts += more
+        places = level_places(places, find_lower(np.stack([_resample(item, place, PIXELS) for item, place in both])))
     views: dict[str, dict[str, Any]] = {}
     for view, number, item, picture, place in zip(VIEWS, order, uprights, pictures, places, strict=True):
         views[view] = _record(item, picture, place, confidence[number], spatial_size)
@@ -71,7 +69,7 @@ def place_radiographs(pair: tuple[Radiograph, Radiograph], spatial_size: int, ke
         side = mirrored_share(seen, ways[number]) if view == "pa" and seen is not None else 0.0
         doubts += _doubts(view, views[view], stated[number], picture, side)
     image = np.stack([_resample(item, place, spatial_size) for item, place in zip(uprights, places, strict=True)])
-    return Placement(image, exchanged, views, doubts)
+    return Placement(image, exchanged, views, doubts + more)
 
 
 def _resample(item: Radiograph, place: Place, spatial_size: int) -> np.ndarray:

@@ -8,14 +8,13 @@ import numpy as np
 
 from .. import frame
 from ..io.radiograph_tags import magnification
-from .aligner import Offset
 
 # Width, depth and height of the lungs of nine people (docs/results/placement.md), geometric means, mm; and how far the
 # geometric mean of the three differs from person to person (standard deviation).
 TYPICAL_MM = (251.6, 175.2, 230.2)
 TYPICAL_ERROR = 0.10
 OTHER_VIEW_ERROR = 0.04
-SIZES_DIFFER = 0.12  # logarithm
+HEIGHTS_DIFFER = 0.12
 
 
 class Picture(NamedTuple):
@@ -50,8 +49,8 @@ class Place(NamedTuple):
     scale_error: float | None
 
 
-def place_pictures(pictures: tuple[Picture, Picture]) -> tuple[Place, Place]:
-    """Scale and shift of a PA and a lateral, upright.
+def place_pictures(pictures: tuple[Picture, Picture]) -> tuple[tuple[Place, Place], list[str]]:
+    """Scale and shift of a PA and a lateral, upright; and what is doubtful.
 
     Where the lungs are found, their middle comes to the detector's, and both views show them in the same rows. A scale
     that nobody states is that of the other view, as the lungs are equally high, or the one that makes the lungs as
@@ -67,46 +66,31 @@ def place_pictures(pictures: tuple[Picture, Picture]) -> tuple[Place, Place]:
         spacing.append(np.asarray(step, dtype=float))
         known_from.append(source)
         errors.append(error)
+    doubts = []
     middles = [_middle(picture) for picture in pictures]
     ends = [picture.box[1] for picture in pictures if picture.box is not None]
     spreads = [picture.spread[1] for picture in pictures if picture.spread is not None]
     if len(ends) == len(spreads) == 2:
         ends = [of_view * step[1] for of_view, step in zip(ends, spacing, strict=True)]
         spreads = [of_view * step[1] for of_view, step in zip(spreads, spacing, strict=True)]
+        heights = [np.diff(of_view)[0] for of_view in ends]
+        if abs(np.log(heights[0] / heights[1])) > HEIGHTS_DIFFER:
+            doubts.append(
+                f"the lungs are {heights[0]:.0f} mm high in the PA and {heights[1]:.0f} mm in the lateral view; "
+                "are they of one patient, and is the scale right?"
+            )
         _share_rows(pictures, ends, spreads, spacing, middles)
     places = tuple(map(Place, spacing, middles, known_from, errors))
-    return places[0], places[1]
+    return (places[0], places[1]), doubts
 
 
-def align_places(
-    places: tuple[Place, Place], offset: Offset, pictures: tuple[Picture, Picture]
-) -> tuple[tuple[Place, Place], list[str]]:
-    """Move and scale two places so that the views agree; and say what is doubtful.
-
-    What nobody states gives way: both scales by half if neither is stated, none if both are.
-
-    Args:
-        places: of PA and lateral.
-        offset: of the lateral from the PA, see :func:`~.aligner.find_offset`.
-        pictures: what they are the places of.
-    """
-    stated = [picture.spacing_mm is not None for picture in pictures]
-    share = 0.5 if stated[0] == stated[1] else float(stated[0])  # of the lateral
-    larger, doubts = np.log(offset.scale), []
-    if all(stated):
-        if abs(larger) > SIZES_DIFFER:
-            doubts.append(
-                f"the chest is {offset.scale:.2f} times as large in the lateral as in the PA view by the scales that "
-                "are stated; are they right, and are both views of one patient?"
-            )
-        larger = 0.0
-    lower = offset.lower_mm * np.exp(-share * larger)
-    aligned = []
-    for place, part in zip(places, (1 - share, -share), strict=True):
-        # Row x of the PA and row scale * x + lower_mm of the lateral meet.
-        spacing = place.spacing_mm * np.exp(part * larger)
-        aligned.append(place._replace(spacing_mm=spacing, middle=place.middle - [0, part * lower / spacing[1]]))
-    return (aligned[0], aligned[1]), doubts
+def level_places(places: tuple[Place, Place], lower_mm: float) -> tuple[Place, Place]:
+    """Move the PA down and the lateral up by half of ``lower_mm``, on the detector."""
+    levelled = [
+        place._replace(middle=place.middle - [0, half * lower_mm / place.spacing_mm[1]])
+        for place, half in zip(places, (0.5, -0.5), strict=True)
+    ]
+    return levelled[0], levelled[1]
 
 
 def _scale(picture: Picture, other: Picture, number: int) -> tuple[np.ndarray, str, float | None]:
