@@ -106,23 +106,22 @@ def test_the_same_seed_gives_the_same_films_and_each_call_another(materials):
 
 
 def test_errors_of_placement_are_as_large_as_asked():
-    errors = {"shift_mm": 5.0, "scale": 0.03, "degrees": 2.0, "apart_mm": 7.0, "apart_scale": 0.05}
-    place = RandPlaceFilmd(spatial_size=64, **errors).set_random_state(1)
+    place = RandPlaceFilmd(spatial_size=64, shift_mm=5.0, scale=0.03, degrees=2.0).set_random_state(1)
     exact = RandPlaceFilmd(spatial_size=64)
     exact.randomize()
-    step = np.sqrt(np.linalg.det(exact.matrices[0][:2, :2]))
-    found = {name: [] for name in errors}
+    mm = DETECTOR_MM / 400
+    shifts, scales, heights = [], [], []
     for _ in range(400):
         place.randomize()
-        middles = np.array([(matrix @ [31.5, 31.5, 1])[:2] - 199.5 for matrix in place.matrices]) * DETECTOR_MM / 400
-        sizes = [np.log(step / np.sqrt(np.linalg.det(matrix[:2, :2]))) for matrix in place.matrices]
-        found["shift_mm"] += [middles[0][0], middles[:, 1].mean()]
-        found["scale"].append(np.mean(sizes))
-        found["degrees"].append(np.degrees(np.arctan2(place.matrices[1][1, 0], place.matrices[1][0, 0])))
-        found["apart_mm"].append(middles[1, 1] - middles[0, 1])
-        found["apart_scale"].append(sizes[1] - sizes[0])
-    for name, expected in errors.items():
-        assert np.std(found[name]) == pytest.approx(expected, rel=0.15), name
+        middles = [(matrix @ [31.5, 31.5, 1])[:2] - 199.5 for matrix in place.matrices]
+        shifts.append(middles[0][0] * mm)
+        heights.append((middles[0][1] - middles[1][1]) * mm)
+        sizes = [np.sqrt(np.linalg.det(matrix[:2, :2])) for matrix in place.matrices]
+        assert sizes[0] == pytest.approx(sizes[1])
+        scales.append(np.log(sizes[0] / np.sqrt(np.linalg.det(exact.matrices[0][:2, :2]))))
+    assert np.std(shifts) == pytest.approx(5.0, rel=0.15)
+    assert np.std(heights) == pytest.approx(5.0 * np.sqrt(2) / 3, rel=0.15)
+    assert np.std(scales) == pytest.approx(0.03, rel=0.15)
 
 
 def test_frames_units_go_on_as_for_any_radiograph(materials):

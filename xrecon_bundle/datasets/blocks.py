@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Smaller than those of real films (docs/results/placement.md): what moves both views alike is another patient, not an
 # error, and the volume shall stand where the films are.
 ERROR_MM, ERROR_SCALE, ERROR_DEGREES = 6.0, 0.03, 1.5
-APART_MM, APART_SCALE = 6.0, 0.04  # one view against the other
 
 
 def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd, RandPlaceFilmd]:
@@ -36,18 +35,8 @@ def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd
     """
     from ..transforms.films import RandFilmd, RandPlaceFilmd
 
-    place = RandPlaceFilmd(
-        "film",
-        "image",
-        spatial_size,
-        PIXELS,
-        shift_mm=error * ERROR_MM,
-        scale=error * ERROR_SCALE,
-        degrees=error * ERROR_DEGREES,
-        apart_mm=error * APART_MM,
-        apart_scale=error * APART_SCALE,
-    )
-    return RandFilmd(pixels=PIXELS), place
+    errors = (error * ERROR_MM, error * ERROR_SCALE, error * ERROR_DEGREES)
+    return RandFilmd(pixels=PIXELS), RandPlaceFilmd("film", "image", spatial_size, PIXELS, *errors)
 
 
 class StoreBlocks(Randomizable, Dataset):

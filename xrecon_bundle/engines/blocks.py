@@ -11,9 +11,7 @@ from monai.engines import AdversarialTrainer, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
-from ..metrics.image import SSIM_C1, SSIM_C2, WINDOW
 from ..networks.fine import LABELS, CoarseRendering, FineGenerator, Rendering, block_condition
-from ..segmentation.labels import SIDES
 from .adversarial import adversarial_steps, learn
 
 UNDISTURBED, DISTURBED_VOXELS, DISTURBED_SCALE = 0.25, 1.5, 0.015  # of coarse volumes
@@ -31,10 +29,6 @@ class BlockLoss(nn.Module):
         lung_weight: of the mean absolute error of ``4 * clip(u, 0, 0.25)``, which stretches the lung window.
         cavity_weight: by how much more a voxel of the pleural cavities counts in it.
         label_weight: of the labels' cross-entropy.
-        occupancy_weight: of the error of the coarse labels' occupancy: a few likely voxels in many places are no
-            pneumothorax, which voxels by themselves do not know.
-        similarity_weight: of what the block's SSIM lacks to 1: a mean squared error alone leaves edges flatter than
-            it need.
         deviation_weight: of the Gaussian negative log-likelihood of the error, through which no gradient reaches the
             volume.
     """
@@ -45,8 +39,6 @@ class BlockLoss(nn.Module):
         lung_weight: float = 0.25,
         cavity_weight: float = 3.0,
         label_weight: float = 0.6,
-        occupancy_weight: float = 1.0,
-        similarity_weight: float = 0.1,
         deviation_weight: float = 0.01,
     ) -> None:
         super().__init__()
@@ -54,8 +46,6 @@ class BlockLoss(nn.Module):
         self.lung_weight = lung_weight
         self.cavity_weight = cavity_weight
         self.label_weight = label_weight
-        self.occupancy_weight = occupancy_weight
-        self.similarity_weight = similarity_weight
         self.deviation_weight = deviation_weight
 
     def forward(self, rendering: Rendering | CoarseRendering | Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -67,12 +57,10 @@ class BlockLoss(nn.Module):
         if isinstance(rendering, Tensor):
             return self._of_grey(rendering, batch["coarse"], labels)
         loss = self._of_volume(rendering.coarse, rendering.coarse_labels, batch["coarse"], labels, labels)
-        loss = loss + self.occupancy_weight * occupancy_error(rendering.coarse_labels, labels)
         if isinstance(rendering, CoarseRendering):
             return loss
         half = batch["segmentation"][:, ::2, ::2, ::2]
         loss = loss + self._of_volume(rendering.volume, rendering.labels, batch["label"], batch["segmentation"], half)
-        loss = loss + self.similarity_weight * (1 - structural_similarity(rendering.volume.float(), batch["label"]))
         error = F.avg_pool3d((rendering.volume.detach().float() - batch["label"]).square(), 2)
         log_variance = rendering.log_variance.float().clamp(-12, 2)
         return loss + self.deviation_weight * 0.5 * (log_variance + error * (-log_variance).exp()).mean()
@@ -88,42 +76,6 @@ class BlockLoss(nn.Module):
         stretched = (volume.clamp(0, LUNG_WINDOW) - truth.clamp(0, LUNG_WINDOW)).abs() / LUNG_WINDOW
         weight = 1 + self.cavity_weight * (labels > 0)[:, None]
         return self.volume_weight * F.mse_loss(volume, truth) + self.lung_weight * (weight * stretched).mean()
-
-
-def structural_similarity(volume: Tensor, truth: Tensor) -> Tensor:
-    """:func:`xrecon_bundle.metrics.image.ssim_3d`, to learn from.
-
-    ``monai.losses.SSIMLoss`` gives the same, in ten times the time of a training step.
-
-    Args:
-        volume: ``(B, 1, x, y, z)`` in network units, no edge shorter than the window.
-        truth: likewise.
-    """
-    products = torch.cat([volume, truth, volume**2, truth**2, volume * truth], dim=1)
-    for axis in range(3):
-        products = F.avg_pool3d(products, [WINDOW if axis == other else 1 for other in range(3)], 1)
-    mean, mean_truth, square, square_truth, product = products.split(1, dim=1)
-    sample = WINDOW**3 / (WINDOW**3 - 1)
-    both, squares = mean * mean_truth, mean**2 + mean_truth**2
-    covariance, variances = sample * (product - both), sample * (square + square_truth - squares)
-    luminance = (2 * both + SSIM_C1) / (squares + SSIM_C1)
-    return (luminance * (2 * covariance + SSIM_C2) / (variances + SSIM_C2)).mean()
-
-
-def occupancy_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean absolute error of either side's free air, as a share of that side's true pleural cavity.
-
-    Args:
-        logits: ``(B, 5, n, n, n)`` of :mod:`xrecon_bundle.segmentation.labels`, whole cubes.
-        labels: ``(B, n, n, n)``, the truth.
-    """
-    likely = logits.float().softmax(1)
-    errors = []
-    for lung, air in SIDES.values():
-        true = (labels == air).sum((1, 2, 3))
-        cavity = (true + (labels == lung).sum((1, 2, 3))).clamp(min=1)
-        errors.append((likely[:, air].sum((1, 2, 3)) - true).abs() / cavity)
-    return torch.stack(errors).mean()
 
 
 def like_another_chest(volume: Tensor) -> Tensor:

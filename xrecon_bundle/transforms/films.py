@@ -143,11 +143,10 @@ class RandPlaceFilmd(Randomizable, MapTransform):
         output_key: where the pair goes, ``(2, S, S)`` float32; what no film shows is NaN. As many as ``keys``.
         spatial_size: S.
         materials_pixels: along each edge of the materials' detector.
-        shift_mm: standard deviation of the error along u, drawn for each view, and along v, which both views share.
+        shift_mm: standard deviation of the error along u, drawn for each view, and along v. Height is shared by both
+            views up to a third of it.
         scale: standard deviation of the error of the scale, which both views share, as a share.
         degrees: standard deviation of the error of the turn, drawn for each view.
-        apart_mm: standard deviation of how much lower one view stands than the other: breath differs, too.
-        apart_scale: standard deviation of how much larger one view is than the other, as a share.
         allow_missing_keys: do nothing for a key that is not there.
     """
 
@@ -160,8 +159,6 @@ class RandPlaceFilmd(Randomizable, MapTransform):
         shift_mm: float = 0.0,
         scale: float = 0.0,
         degrees: float = 0.0,
-        apart_mm: float = 0.0,
-        apart_scale: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
@@ -171,25 +168,22 @@ class RandPlaceFilmd(Randomizable, MapTransform):
         self.shift_mm = shift_mm
         self.scale = scale
         self.degrees = degrees
-        self.apart_mm = apart_mm
-        self.apart_scale = apart_scale
 
     def randomize(self, data: object = None) -> None:
         """Draw the error of either view's placement: ``(3, 3)`` from the network's pixel to the materials' detector."""
         size = self.spatial_size
-        across, height = self.shift_mm * self.R.normal(size=2), self.shift_mm * self.R.normal()
-        scale, turns = self.scale * self.R.normal(), self.degrees * self.R.normal(size=2)
-        lower, larger = self.apart_mm * self.R.normal(), self.apart_scale * self.R.normal()
+        across, height, apart = self.R.normal(size=2), self.R.normal(), self.R.normal(size=2) / 3
+        scale, turns = np.exp(self.scale * self.R.normal()), self.degrees * self.R.normal(size=2)
         self.matrices = [
             film_matrix(
                 (size, size),
                 frame.detector_size_mm() / size,
                 self.materials_pixels,
-                shift_mm=(across[view], height + half * lower),
-                scale=np.exp(scale + half * larger),
+                shift_mm=(self.shift_mm * across[view], self.shift_mm * (height + apart[view])),
+                scale=scale,
                 degrees=turns[view],
             )
-            for view, half in enumerate((-0.5, 0.5))
+            for view in range(2)
         ]
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
