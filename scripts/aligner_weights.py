@@ -42,7 +42,7 @@ BLURRED_MM, CUT_MM = 12.0, 40.0
 UNITS = torch.tensor([OFFSET_MM, OFFSET_SCALE])
 
 
-def train(store: str = STORE, films: int = 8000, steps: int = 8000) -> None:
+def train(store: str = STORE, films: int = 7000, steps: int = 4500) -> None:
     """Learn from films of the store's people, and judge on those held out.
 
     Args:
