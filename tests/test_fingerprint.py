@@ -42,6 +42,7 @@ def test_it_is_a_sha_256_that_stays():
         pytest.param(lambda folder: (folder / "frame.py").open("a").write("\n"), False, id="one byte"),
         pytest.param(lambda folder: (folder / "frame.py").rename(folder / "moved.py"), False, id="a name"),
         pytest.param(lambda folder: (folder / "more.py").touch(), False, id="an empty module"),
+        pytest.param(lambda folder: (folder / "net.pt").write_bytes(b"weights"), False, id="a network's weights"),
     ],
 )
 def test_it_changes_with_the_code(copied, change, same):

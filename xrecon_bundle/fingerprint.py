@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-SUFFIXES = {".py", ".png"}  # the code, and the average chest that the input gate compares with
+SUFFIXES = {".py", ".png", ".pt"}  # the code, the average chest of the input gate, the networks that place radiographs
 
 
 @cache
