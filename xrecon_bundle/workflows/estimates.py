@@ -11,8 +11,8 @@ from ..segmentation.labels import SIDES
 
 COVERAGE = 0.9  # of the intervals
 NOTICE = (
-    "The intervals hold for simulated radiographs. On real films nothing is promised: there pneumonia and uneven lungs "
-    "can be taken for free air."
+    "An occupancy whose interval reaches 0 is no sign of a pneumothorax. The intervals hold for simulated radiographs. "
+    "On real films nothing is promised: there pneumonia and uneven lungs can be taken for free air."
 )
 
 
