@@ -334,6 +334,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
             ("simulate", "ct.nii.gz", "--output_dir", "out", "--spatial_sise", 64),
             "--spatial_sise; did you mean --spatial_size?",
         ),
+        (("simulate", "ct.nii.gz", "--output-di=out"), "--output-di; did you mean --output_dir?"),
         (("simulate", "ct.nii.gz", "--outputdir=out"), "--outputdir; did you mean --output_dir?"),
         (("reconstruct", "pa.png", "lateral.png", "--outptu", "ct.nii.gz"), "--outptu; did you mean --output?"),
         (("reconstruct", "pa.png", "lateral.png", "--output", "ct.nii.gz", "--quality", "high"), "--quality (--help"),

@@ -483,10 +483,11 @@ def _check_flags(function: Callable[..., object], arguments: list[str]) -> None:
     """Name the flag that ``function`` does not have: Fire would rather miss what it was meant to be."""
     parameters = inspect.signature(function).parameters
     for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
-        flag = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        typed = argument.partition("=")[0]
+        flag = typed.removeprefix("--").replace("-", "_")
         if argument.startswith("--") and flag not in {*parameters, *(f"no{name}" for name in parameters), "help"}:
             near = difflib.get_close_matches(flag, parameters, 1)
-            raise InputError(f"there is no --{flag}{f'; did you mean --{near[0]}?' if near else ''} (--help lists all)")
+            raise InputError(f"there is no {typed}{f'; did you mean --{near[0]}?' if near else ''} (--help lists all)")
 
 
 def _chosen(function: Callable[..., object], calls: list[Callable[[], object]]) -> Callable[..., None]:

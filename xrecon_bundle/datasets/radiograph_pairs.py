@@ -156,8 +156,8 @@ def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair],
 
 def _passed_over(folder: Path, files: list[Path], taken: set[Path], known: dict[str, str]) -> dict[str, str]:
     """Folders that someone may take for patients."""
-    pictures = Counter(path.parent for path in files if path.name.lower().endswith(PICTURES))
-    reasons = {place: f"no files called pa and lateral among its {count} pictures" for place, count in pictures.items()}
+    pictures = {path.parent for path in files if path.name.lower().endswith(PICTURES)}
+    reasons = dict.fromkeys(pictures, "its pictures are not called pa and lateral; rename them")
     for there, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if not folders and not names:
