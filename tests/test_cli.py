@@ -45,6 +45,14 @@ def failure(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     return str(exit_.value.code)
 
 
+def test_no_page_of_an_earlier_ct_is_left(case: Path, model: Path, tmp_path: Path) -> None:
+    """It would show another CT, perhaps another patient's."""
+    for view in ("true", "false"):
+        files = (case / "pa.png", case / "lateral.png", "--output", tmp_path / "ct.nii.gz")
+        xrecon("reconstruct", *files, "--model", model, "--view", view)
+        assert (tmp_path / "ct.html").exists() is (view == "true")
+
+
 @pytest.mark.parametrize("suffix", ["nii.gz", "png"])
 def test_two_files_become_a_ct(
     suffix: str, case: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -360,6 +368,7 @@ NO_VALUES = {
     "a size with a fraction": ("--spatial_size", "224.5", "spatial_size: '224.5' is no whole number"),
     "a length with its unit": ("--field_of_view_mm", "430mm", "field_of_view_mm: '430mm' is no number"),
     "a length that is no number": ("--field_of_view_mm", "nan", "field_of_view_mm: 'nan' is no number"),
+    "a picture without a name": ("--picture", "True", "picture: a value is missing"),
     "a switch before a file": ("--invert", "pa.png", "invert: 'pa.png' is neither true nor false"),
 }
 

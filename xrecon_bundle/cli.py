@@ -510,7 +510,9 @@ def _parsed(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _text(_name: str, text: str) -> str:
+def _text(name: str, text: str) -> str:
+    if text in ("True", "False"):  # Fire's word for an option without a value, and for --no<option>
+        raise InputError(f"{name}: a value is missing")
     return text
 
 

@@ -28,6 +28,14 @@ def test_label_maps_in_one_folder_keep_their_statistics(tmp_path, collapsed):
     assert len(list(tmp_path.glob("*_seg.json"))) == 2
 
 
+def test_no_page_of_an_earlier_label_map_is_left(tmp_path, collapsed):
+    """It would show another CT, perhaps another patient's."""
+    write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    for view in (True, False):
+        segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=view)
+        assert (tmp_path / "seg.html").exists() is view
+
+
 def test_label_map_statistics_and_picture(tmp_path, collapsed):
     stored = collapsed.hu[::-1].transpose(2, 0, 1)  # z to the feet first, then x to the right, y to the back
     affine = np.array([[0, SPACING[0], 0, -50], [0, 0, -SPACING[1], 20], [-SPACING[2], 0, 0, 7], [0, 0, 0, 1.0]])

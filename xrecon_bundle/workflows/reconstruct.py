@@ -153,4 +153,6 @@ def reconstruct_files(
         if volume_file is not None and volume is not None:
             write_nifti(Path(volume_file), volume, result.affine)
     write_reconstruction(result, Path(output), output_format, view)
+    if not view:  # one of an earlier result, perhaps another patient's
+        view_path(Path(output), output_format).unlink(missing_ok=True)
     return result.report

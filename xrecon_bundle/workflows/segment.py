@@ -115,6 +115,8 @@ def segment_file(
         from .view import segmentation_page
 
         write_text(target.page, segmentation_page(title, ct.hu, stored, ct.affine, statistics))
+    else:  # one of an earlier result, perhaps another patient's
+        page_path(target.labels).unlink(missing_ok=True)
     write_json(target.statistics, statistics)
     return statistics
 
