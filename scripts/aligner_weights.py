@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from placement_weights import HELD_OUT, save
 from thickness_weights import STORE
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,13 +26,11 @@ from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
 from xrecon_bundle.datasets.training_store import list_store
 from xrecon_bundle.engines import has_bfloat16
-from xrecon_bundle.files import atomic_path
 from xrecon_bundle.io.radiograph_tags import magnification
 from xrecon_bundle.networks.data_consistency import BODY
 from xrecon_bundle.networks.thickness import reduced
 from xrecon_bundle.placement.aligner import DIAPHRAGM_MM, OFFSET_MM, OFFSET_SCALE, PIXELS, UNKNOWN, WEIGHTS, ViewAligner
 
-HELD_OUT = ("LIDC-IDRI-0003", "Lung_Dx-A0001", "lung2")  # as of the finder
 BATCH, SEED, RATE = 24, 0, 2e-3
 # Standard deviations: what moves both views alike, and one against the other; every third pair is wider apart.
 SHIFT_MM, SCALE, DEGREES = 8.0, 0.06, 2.0
@@ -69,9 +68,7 @@ def train(store: str = STORE, films: int = 7000, steps: int = 4500) -> None:
         schedule.step()
         if step % 100 == 0:
             bar.set_postfix_str(f"error {float(error.detach().mean()):.2f}")
-    state = {name: part.half() if part.is_floating_point() else part for name, part in aligner.state_dict().items()}
-    with atomic_path(WEIGHTS) as temporary:
-        torch.save(state, temporary)
+    save(aligner, WEIGHTS)
     judge(store)
 
 
@@ -124,11 +121,9 @@ def hide_ends(pair: Tensor, coarse: np.ndarray, rng: np.random.Generator) -> Non
     for end, inwards in zip(ends_mm * magnification(frame.SOURCE_TO_DETECTOR_MM), (1, -1), strict=True):
         views = ((0,), (1,), (0, 1))[rng.integers(3)]
         for view in views:
-            row = (
-                end + inwards * (BLURRED_MM + rng.uniform(0, CUT_MM))
-            ) * PIXELS / frame.detector_size_mm() + PIXELS / 2
-            hidden = slice(0, max(0, round(row))) if inwards > 0 else slice(max(0, round(row)), None)
-            pair[view, :, hidden] = UNKNOWN
+            last_mm = end + inwards * (BLURRED_MM + rng.uniform(0, CUT_MM))
+            row = max(0, round(last_mm * PIXELS / frame.detector_size_mm() + PIXELS / 2))
+            pair[view, :, slice(row) if inwards > 0 else slice(row, None)] = UNKNOWN
 
 
 def move(films: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -238,9 +238,9 @@ def _learn_round(finder: ChestFinder, films: tuple[torch.Tensor, ...], one: Roun
             bar.set_postfix_str(f"{loss:.2f}, right {right:.2f}, edges {error:.3f}")
 
 
-def save(finder: ChestFinder, path: Path) -> None:
+def save(network: nn.Module, path: Path) -> None:
     """Half precision: half the size, and no difference that can be measured."""
-    state = {name: value.half() if value.is_floating_point() else value for name, value in finder.state_dict().items()}
+    state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 

@@ -165,7 +165,7 @@ def adversarial_block_iteration(
 
 
 def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor]) -> Rendering:
-    """The block of a batch; what it rests on is not computed again while the radiographs stay the same."""
+    """The block of a batch; what it rests on, which is frozen, is not computed again while the radiographs stay."""
     image, state = batch["image"], cast(Any, engine.state)
     if not hasattr(state, "seen") or not torch.equal(state.seen[0], image):
         with torch.no_grad():

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..frame import radiograph_to_unit
+from .finder import local_mean
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -91,14 +92,9 @@ def _seen(view: Tensor) -> Tensor:
     grey = view * known
     contrast = []
     for width, gain in NEIGHBOURHOODS:
-        mean, share = (_local_mean(part, width) for part in (grey, known))
+        mean, share = (local_mean(part, width) for part in (grey, known))
         contrast.append(gain * known * (grey - mean / share.clamp(min=0.05)))
     return torch.stack([grey, known, *contrast], dim=1)
-
-
-def _local_mean(pictures: Tensor, width: int) -> Tensor:
-    columns = F.avg_pool2d(pictures[:, None], (width, 1), 1, (width // 2, 0))
-    return F.avg_pool2d(columns, (1, width), 1, (0, width // 2))[:, 0]
 
 
 def _row_features() -> nn.Sequential:

@@ -86,10 +86,10 @@ def network_input(grey: Float[Tensor, "b 96 96"], known: Float[Tensor, "b 96 96"
     count = inside.flatten(1).sum(1, keepdim=True).clamp(min=2)
     ranks = filled.argsort(1).argsort(1).to(grey.dtype) / (count - 1) * 2 - 1
     ranks = torch.where(inside, ranks.view_as(grey), 0.0)
-    share = _local_mean(inside.to(grey.dtype)).clamp(min=1e-3)
-    mean = _local_mean(ranks) / share
+    share = local_mean(inside.to(grey.dtype), LOCAL).clamp(min=1e-3)
+    mean = local_mean(ranks, LOCAL) / share
     deviation = torch.where(inside, ranks - mean, 0.0)
-    spread = (_local_mean(deviation**2) / share + 0.01).sqrt()
+    spread = (local_mean(deviation**2, LOCAL) / share + 0.01).sqrt()
     return torch.stack([ranks, deviation / spread / 2, inside.to(grey.dtype)], 1)
 
 
@@ -169,9 +169,10 @@ def _window(
     return square, known.astype(np.float32), np.stack([np.full(2, step), first], axis=1)
 
 
-def _local_mean(pictures: Tensor) -> Tensor:
-    rows = avg_pool2d(pictures[:, None], (LOCAL, 1), 1, (LOCAL // 2, 0))
-    return avg_pool2d(rows, (1, LOCAL), 1, (0, LOCAL // 2))[:, 0]
+def local_mean(pictures: Tensor, width: int) -> Tensor:
+    """Means of ``(B, P, P)`` over squares of an odd ``width``, zeros beyond the edge; one axis after the other."""
+    rows = avg_pool2d(pictures[:, None], (width, 1), 1, (width // 2, 0))
+    return avg_pool2d(rows, (1, width), 1, (0, width // 2))[:, 0]
 
 
 @cache
