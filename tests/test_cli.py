@@ -251,8 +251,9 @@ def test_every_command_has_help() -> None:
             [sys.executable, "-m", "xrecon_bundle", *command, "--help"], capture_output=True, text=True, check=False
         )
         assert result.returncode == 0
-        assert "NAME\n    xrecon" in result.stdout + result.stderr
-        assert "FIRE" not in result.stdout + result.stderr
+        assert "NAME\n    xrecon" in result.stdout
+        assert "FIRE" not in result.stdout
+        assert result.stderr == ""
 
 
 def colour_photograph(path: Path) -> None:
@@ -369,7 +370,7 @@ NO_VALUES = {
     "a length with its unit": ("--field_of_view_mm", "430mm", "field_of_view_mm: '430mm' is no number"),
     "a length that is no number": ("--field_of_view_mm", "nan", "field_of_view_mm: 'nan' is no number"),
     "a picture without a name": ("--picture", "True", "picture: a value is missing"),
-    "a switch before a file": ("--invert", "pa.png", "invert: 'pa.png' is neither true nor false"),
+    "a switch and a word": ("--invert=maybe", "--view", "invert: 'maybe' is neither true nor false"),
 }
 
 
@@ -382,6 +383,55 @@ def test_a_value_of_another_kind_is_one_error_before_the_work(
     message = failure(capsys, "reconstruct", "pa.png", "lateral.png", "--output", output, flag, value)
     assert message == f"xrecon: error: {said}"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pa.png", "lateral.png", "ct.nii.gz", "--invert"),
+        ("--invert", "pa.png", "lateral.png", "ct.nii.gz"),
+        ("pa.png", "--invert", "lateral.png", "--output", "ct.nii.gz"),
+        ("--output=ct.nii.gz", "--invert", "true", "pa.png", "--noview", "lateral.png"),
+        ("-o", "ct.nii.gz", "-i", "pa.png", "lateral.png"),
+        ("--pa", "pa.png", "lateral.png", "ct.nii.gz", "--invert"),
+    ],
+    ids=" ".join,
+)
+def test_a_switch_may_stand_anywhere(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: dict[str, object] = {}
+
+    @functools.wraps(cli.reconstruct)
+    def record(*arguments: object, **named: object) -> None:
+        taken.update(inspect.signature(record).bind(*arguments, **named).arguments)
+
+    monkeypatch.setitem(cli.COMMANDS, "reconstruct", record)
+    xrecon("reconstruct", *arguments)
+    wanted: dict[str, object] = {"pa": "pa.png", "lateral": "lateral.png", "output": "ct.nii.gz", "invert": True}
+    wanted["view"] = "--noview" not in arguments
+    assert {name: taken[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("pa.png", "lateral.png", "ct.nii.gz", "other.pt"), "'other.pt' is not expected"),
+        (("pa.png", "lateral.png", "other.png", "--output", "ct.nii.gz"), "'other.png' is not expected"),
+        (("pa.png", "lateral.png", "-o", "a.nii.gz", "--output", "b.nii.gz"), "--output is given twice"),
+        (("pa.png", "lateral.png", "ct.nii.gz", "-f", "dicom"), "there is no -f"),
+    ],
+    ids=" ".join,
+)
+def test_what_could_mean_two_things_is_refused(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert failure(capsys, "reconstruct", *arguments).startswith(f"xrecon: error: {said}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture) -> None:
+    xrecon("--version")
+    assert capsys.readouterr().out == f"xrecon {__version__}\n"
 
 
 VALUES = {"str": ("001", "001"), "bool": ("false", False), "int": ("7", 7), "float": ("7", 7.0)}

@@ -22,7 +22,9 @@ def test_no_script_lets_fire_call_a_function_itself() -> None:
     ("arguments", "said"),
     [
         (["a", "--sizes", "3"], "--sizes; did you mean --size?"),
-        (["a", "b", "c"], "ERROR"),
+        (["a", "b"], "'b' is not expected: an option is called by its name (--help lists all)"),
+        (["--name", "a", "b"], "'b' is not expected"),
+        (["a", "--size", "2", "--size", "3"], "--size is given twice"),
         (["--nam", "a"], "--nam; did you mean --name?"),
         (["a", "--size=2", "--verbose"], "there is no --verbose (--help lists all)"),
         ([], "ERROR"),

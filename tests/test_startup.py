@@ -45,6 +45,7 @@ def imported(*arguments: object) -> set[str]:
     "arguments",
     [
         ["--help"],
+        ["--version"],
         ["segment", "--help"],
         ["recontruct"],
         ["segment", "{chest}/ct.nii.gz", "{chest}/labels.nii.gz", "--colour", "red"],
@@ -97,7 +98,7 @@ def test_help_and_mistyped_names_are_answered_without_heavy_imports(arguments: l
             {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.stats", "skimage", "h5py"},
         ),
         (
-            ["simulate", "{chest}/ct.nii.gz", "{chest}/simulated", "64"],
+            ["simulate", "{chest}/ct.nii.gz", "{chest}/simulated", "--spatial_size", "64"],
             {"torch", "nibabel", "frozen"},
             {"monai", "ignite", "itk", "SimpleITK", "matplotlib", "scipy.spatial", "scipy.stats", "skimage", "h5py"},
         ),

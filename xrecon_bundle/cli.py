@@ -9,18 +9,18 @@ import difflib
 import functools
 import gc
 import inspect
-import itertools
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import fire
 from fire import decorators
 
+from . import __version__
 from .files import InputError, check_format, check_readable, check_writable, to_json
 
 PACKAGE = Path(__file__).parent
@@ -440,6 +440,9 @@ decorators.FIRE_METADATA = "_fire_metadata"  # a private name keeps it out of th
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``xrecon``; ``arguments`` default to those of the process."""
     warnings.filterwarnings("ignore")
+    if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"xrecon {__version__}")
+        return
     start({name: _parsed(function) for name, function in COMMANDS.items()}, arguments, "xrecon")
 
 
@@ -461,16 +464,18 @@ def start(
     name = name or Path(sys.argv[0]).stem
     calls: list[Callable[[], object]] = []
     try:
-        given = sys.argv[1:] if arguments is None else arguments
-        asked = commands.get(given[0]) if isinstance(commands, dict) and given else commands
-        if callable(asked):
-            _check_flags(asked, given)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        if callable(commands):
+            arguments = _checked(commands, arguments)
+        elif arguments and (asked := commands.get(arguments[0])):
+            arguments = [arguments[0], *_checked(asked, arguments[1:])]
         # Fire calls a function before it looks at left-over arguments. So let it only choose, then call.
         if isinstance(commands, dict):
             component: Any = {key: _chosen(function, calls) for key, function in commands.items()}
         else:
             component = _chosen(commands, calls)
-        fire.Fire(component, arguments, name=name)
+        with redirect_stderr(sys.stdout) if "--help" in arguments else nullcontext():  # help is what was asked for
+            fire.Fire(component, arguments, name=name)
         for call in calls:
             call()
     except InputError as error:
@@ -479,15 +484,66 @@ def start(
         sys.exit(1 if exit_.code else 0)
 
 
-def _check_flags(function: Callable[..., object], arguments: list[str]) -> None:
-    """Name the flag that ``function`` does not have: Fire would rather miss what it was meant to be."""
+def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]:
+    """``arguments`` as Fire shall read them: each option in full, once and with its value.
+
+    Fire would take the file after a switch for its value, one argument too many for an option, the last of two equal
+    options, and rather miss what a misspelt one was meant to be.
+
+    Raises:
+        InputError: an argument is unknown, given twice, or one too many.
+    """
     parameters = inspect.signature(function).parameters
-    for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
-        typed = argument.partition("=")[0]
-        flag = typed.removeprefix("--").replace("-", "_")
-        if argument.startswith("--") and flag not in {*parameters, *(f"no{name}" for name in parameters), "help"}:
-            near = difflib.get_close_matches(flag, parameters, 1)
-            raise InputError(f"there is no {typed}{f'; did you mean --{near[0]}?' if near else ''} (--help lists all)")
+    required = {name for name, of in parameters.items() if of.default is of.empty}
+    rest, last = list(arguments), []
+    if "--" in rest:  # what follows is for Fire
+        last, rest = rest[rest.index("--") :], rest[: rest.index("--")]
+    checked: list[str] = []
+    given: list[str] = []
+    loose: list[str] = []
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("--help", "-h"):
+            return ["--help"]
+        flag = _flag(argument, parameters)
+        if flag is None:
+            loose.append(argument)
+            checked.append(argument)
+            continue
+        name, value = flag
+        if name in given:
+            raise InputError(f"--{name} is given twice")
+        given.append(name)
+        if value is None and str(parameters[name].annotation).startswith("bool"):
+            value = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "True"
+        elif value is None and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        checked.append(f"--{name}" if value is None else f"--{name}={value}")
+    places = len(required.difference(given))
+    if len(loose) > places and not any(of.kind is of.VAR_POSITIONAL for of in parameters.values()):
+        what = "an option is called by its name" if len(required) < len(parameters) else "it is one too many"
+        raise InputError(f"'{loose[places]}' is not expected: {what} (--help lists all)")
+    return checked + last
+
+
+def _flag(argument: str, parameters: Mapping[str, inspect.Parameter]) -> tuple[str, str | None] | None:
+    """The parameter that an argument names, and the value in it; None for what is no option."""
+    typed, equals, value = argument.partition("=")
+    if typed.startswith("--"):
+        name = typed.removeprefix("--").replace("-", "_")
+        if name in parameters:
+            return name, value if equals else None
+        if name.startswith("no") and str(getattr(parameters.get(name[2:]), "annotation", "")).startswith("bool"):
+            return name[2:], "False"
+    elif len(typed) == 2 and typed[0] == "-" and typed[1].isalpha():
+        meant = [name for name in parameters if name.startswith(typed[1])]
+        if len(meant) == 1:
+            return meant[0], value if equals else None
+        name = typed[1]
+    else:
+        return None
+    near = difflib.get_close_matches(name, parameters, 1)
+    raise InputError(f"there is no {typed}{f'; did you mean --{near[0]}?' if near else ''} (--help lists all)")
 
 
 def _chosen(function: Callable[..., object], calls: list[Callable[[], object]]) -> Callable[..., None]:
