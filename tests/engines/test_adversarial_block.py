@@ -12,10 +12,10 @@ from monai.utils import AdversarialKeys
 from torch import nn
 
 from xrecon_bundle.engines import DiscriminatorAdversarialLoss, GeneratorAdversarialLoss
-from xrecon_bundle.engines.blocks import BlockLoss, adversarial_block_iteration, block_iteration
+from xrecon_bundle.engines.blocks import BlockLoss, adversarial_block_iteration, block_iteration, look_closely
 from xrecon_bundle.networks.fine import LABELS, Rendering
 
-SIZE, EDGE = 64, 8
+SIZE, EDGE = 64, 16
 
 
 class Grey(nn.Module):
@@ -44,7 +44,7 @@ class Grey(nn.Module):
 def engine():
     def make(weight: float) -> SimpleNamespace:
         torch.manual_seed(0)
-        network, discriminator = Grey(), nn.Sequential(nn.Conv3d(6, 4, 4, 2), nn.LeakyReLU(0.2), nn.Conv3d(4, 1, 3))
+        network, discriminator = Grey(), nn.Sequential(nn.Conv3d(7, 4, 3), nn.LeakyReLU(0.2), nn.Conv3d(4, 1, 2))
         optimizers = [torch.optim.SGD(part.parameters(), lr=0.01) for part in (network, discriminator)]
         adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
         state = SimpleNamespace(
@@ -99,6 +99,23 @@ def test_each_learns_from_its_own_loss(engine, batch):
     for _ in range(30):
         adversarial_block_iteration(alone, batch)
     assert both.state.g_network.grey != alone.state.g_network.grey
+
+
+def test_a_discriminator_sees_fine_detail_as_well_as_places():
+    """Of an edge of 100 HU, which is 0.04; the noise of single voxels is averaged."""
+    torch.manual_seed(0)
+    place = torch.linspace(-0.3, 0.3, 48).expand(1, 5, 48, 48, 48)
+    volume = torch.full((1, 1, 48, 48, 48), 0.4)
+    volume[:, :, 24:] += 0.04
+    shown = look_closely(volume, place)
+    assert shown.shape == (1, 7, 24, 24, 24)
+    torch.testing.assert_close(shown[0, 0, :, 0, 0], torch.tensor([0.4] * 12 + [0.44] * 12))
+    detail = shown[0, 1]
+    assert (detail[11:13].abs() > 0.1).all()
+    assert detail[[0, 5, 9, 14, 18, 23]].abs().max() < 1e-5
+    noisy = look_closely(volume + 0.02 * torch.randn_like(volume), place)
+    assert (noisy[0, 0] - shown[0, 0]).std() < 0.02 / 2.5
+    torch.testing.assert_close(shown[0, 2, 3, 4], torch.linspace(-0.3, 0.3, 48).view(24, 2).mean(1))
 
 
 def test_the_same_radiographs_are_looked_at_once(engine, batch):

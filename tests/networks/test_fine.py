@@ -15,6 +15,7 @@ from xrecon_bundle.frame import unit_to_hu
 from xrecon_bundle.networks.export import export_generator
 from xrecon_bundle.networks.fine import (
     NOT_SHOWN,
+    PLACE_GAIN,
     CoarsePart,
     FineGenerator,
     block_condition,
@@ -320,7 +321,7 @@ def test_a_discriminator_of_blocks_is_told_what_the_films_show_there_and_where_i
     assert abs(z - 32) <= 1
     assert (whole[0, 0].amax(dim=(0, 2)) > 0.2).all()  # at every depth
     assert (whole[0, 1] == 0).all()  # unknown is not -1
-    torch.testing.assert_close(whole[0, 2:, 5, 9, 60], torch.tensor([5.5, 9.5, 60.5]) / (SIZE / 2) - 1)
+    torch.testing.assert_close(whole[0, 2:, 5, 9, 60], PLACE_GAIN * (torch.tensor([5.5, 9.5, 60.5]) / (SIZE / 2) - 1))
 
 
 def test_up_sampling_is_the_trilinear_one_and_goes_on_beyond_the_edge():

@@ -16,6 +16,7 @@ from .adversarial import adversarial_steps, learn
 
 UNDISTURBED, DISTURBED_VOXELS, DISTURBED_SCALE = 0.25, 1.5, 0.015  # of coarse volumes
 LUNG_WINDOW = 0.25  # of the network's scale: -1024 to -399 HU
+DETAIL_VOXELS, DETAIL_GAIN = 5, 10.0  # of half size: what differs from an average over so many, for a discriminator
 
 
 class BlockLoss(nn.Module):
@@ -134,8 +135,8 @@ def adversarial_block_iteration(
 ) -> dict:
     """A step on one block with a discriminator of blocks; for ``AdversarialTrainer(iteration_update=...)``.
 
-    As :func:`~.adversarial.conditional_adversarial_iteration` with whole volumes. The discriminator takes
-    ``(B, 6, edge, edge, edge)``: the volume, and :func:`~xrecon_bundle.networks.fine.block_condition`.
+    As :func:`~.adversarial.conditional_adversarial_iteration` with whole volumes. The discriminator takes what
+    :func:`look_closely` gives.
 
     Args:
         engine: the trainer; its reconstruction loss is a :class:`BlockLoss`.
@@ -158,10 +159,28 @@ def adversarial_block_iteration(
         return rendering.volume, state.recon_loss_function(rendering, batch)
 
     def discriminate(network: nn.Module, volume: Tensor) -> Tensor:
-        return network(torch.cat([volume, condition], dim=1))
+        return network(look_closely(volume, condition))
 
     state.output = adversarial_steps(engine, generate, discriminate, batch["label"], gradient_clip)
     return state.output
+
+
+def look_closely(volume: Tensor, condition: Tensor) -> Tensor:
+    """What a discriminator is shown of a block: at half size, and its fine detail once more.
+
+    At full size it would tell the noise of a CT, which no radiograph shows, and the network could not make. The detail
+    is a hundredth of the scale of places and radiographs; as it is, a discriminator did not find it.
+
+    Args:
+        volume: ``(B, 1, edge, edge, edge)`` in network units.
+        condition: ``(B, C, edge, edge, edge)``, :func:`~xrecon_bundle.networks.fine.block_condition`.
+
+    Returns:
+        ``(B, 2 + C, edge/2, edge/2, edge/2)``.
+    """
+    half = F.avg_pool3d(volume.float(), 2)
+    mean = F.avg_pool3d(half, DETAIL_VOXELS, 1, DETAIL_VOXELS // 2, count_include_pad=False)
+    return torch.cat([half, DETAIL_GAIN * (half - mean), F.avg_pool3d(condition, 2)], dim=1)
 
 
 def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor]) -> Rendering:

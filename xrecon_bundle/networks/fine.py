@@ -49,6 +49,7 @@ SLAB = 16  # slices that are rendered at once; larger tensors are new memory eac
 LOGIT_GAIN = 10.0  # Adam moves every weight by the same small step, and logits have far to go
 JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-Net, of the change that comes out
 MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
+PLACE_GAIN = 0.3  # of places, which a discriminator shall not look at before all else
 FREE_AIR = (-1000.0 - frame.AIR_HU) / frame.HU_SPAN  # in network units
 # A side's free air is shown where some of it is sure: in healthy chests of people nobody learnt from hardly any is.
 SURE, SURE_SHARE = 0.9, 0.005  # probability of a voxel, and share of the cavities that reaches it
@@ -559,7 +560,8 @@ def block_condition(image: Tensor, start: tuple[int, int, int], edge: int) -> Te
         edge: of the block, likewise.
 
     Returns:
-        ``(B, 5, edge, edge, edge)``: grey levels of PA and lateral, 0 where unknown; x, y and z from -1 to 1.
+        ``(B, 5, edge, edge, edge)``: grey levels of PA and lateral, 0 where unknown; x, y and z from
+        -:data:`PLACE_GAIN` to :data:`PLACE_GAIN`.
     """
     size = image.shape[-1]
     at = [torch.arange(first, first + edge, device=image.device) for first in start]
@@ -567,7 +569,7 @@ def block_condition(image: Tensor, start: tuple[int, int, int], edge: int) -> Te
     seen = torch.zeros(len(image), len(VIEWS), edge, edge, edge, device=image.device)
     for view in range(len(VIEWS)):
         add_lifted(seen[:, view : view + 1], grey[:, view : view + 1], view, at, size)
-    along = [(index + 0.5) * 2 / size - 1 for index in at]
+    along = [PLACE_GAIN * ((index + 0.5) * 2 / size - 1) for index in at]
     place = torch.stack(torch.meshgrid(along, indexing="ij")).expand(len(image), -1, -1, -1, -1)
     return torch.cat([seen, place], dim=1)
 
