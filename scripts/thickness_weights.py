@@ -16,13 +16,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from xrecon_bundle.cli import start
 from xrecon_bundle.datasets.blocks import draw_film, film_and_placement, line_integrals
 from xrecon_bundle.datasets.training_store import SIZE, list_store
 from xrecon_bundle.engines import has_bfloat16
 from xrecon_bundle.files import InputError, atomic_path
-from xrecon_bundle.networks.thickness import BONE_UNIT_MM, PIXELS, ThicknessNet, bone_net, reduced, thickness_maps
+from xrecon_bundle.networks.thickness import (
+    BONE_UNIT_MM,
+    PIXELS,
+    UNKNOWN,
+    ThicknessNet,
+    bone_net,
+    reduced,
+    thickness_maps,
+)
 from xrecon_bundle.networks.weights import save_weights
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -32,6 +41,8 @@ STATE = Path.home() / ".cache" / "xrecon" / "thickness"
 AIR_WEIGHT = 5.0  # of the free air's maps
 MOST_BONE_MM = 40.0  # contrast agent in the heart counts no more
 DARK = 0.02  # line integrals end with the scan, bone does not
+BENT = 0.0625  # root mean square of the displacement, of half the picture's width, at most
+MIRRORED = 0.3  # of the pairs: their hearts lie on the other side, their pleural lines are new ones
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -46,6 +57,8 @@ class Kind:
         weights: of the maps' squared errors.
         film_share: how often films are seen, rather than line integrals.
         placement_error: of them, in multiples of the usual one. Bones are small: their maps lie where the film is.
+        varied: every pair is bent, and some are mirrored (:func:`vary`). Bones are not: their maps
+            in both views belong together.
         lungs_alone: they lie within the scan; bones go on where a film, or a scan, ends, and there do not count.
     """
 
@@ -55,12 +68,13 @@ class Kind:
     weights: tuple[tuple[float, ...], tuple[float, ...]]
     film_share: float
     placement_error: float
+    varied: bool
     lungs_alone: bool
 
     def counts(self, image: torch.Tensor) -> torch.Tensor:
         """For an input ``(2, P, P)``, ``(2, P/2, P/2)``: where its maps count."""
-        everywhere = torch.nn.functional.avg_pool2d(torch.ones_like(image), 2)
-        return everywhere if self.lungs_alone else torch.nn.functional.avg_pool2d((image >= DARK).float(), 2)
+        everywhere = avg_pool2d(torch.ones_like(image), 2)
+        return everywhere if self.lungs_alone else avg_pool2d((image >= DARK).float(), 2)
 
 
 def maps_of_labels(case: Path) -> Pair:
@@ -77,9 +91,9 @@ def maps_of_bone(case: Path) -> Pair:
 
 KINDS = {
     "lung": Kind(
-        ThicknessNet, PIXELS, maps_of_labels, ((1, 1, AIR_WEIGHT, AIR_WEIGHT), (1, AIR_WEIGHT)), 0.5, 1.0, True
+        ThicknessNet, PIXELS, maps_of_labels, ((1, 1, AIR_WEIGHT, AIR_WEIGHT), (1, AIR_WEIGHT)), 0.5, 1.0, True, True
     ),
-    "bone": Kind(bone_net, SIZE, maps_of_bone, ((1, 1), (1, 1, 1)), 0.65, 0.0, False),
+    "bone": Kind(bone_net, SIZE, maps_of_bone, ((1, 1), (1, 1, 1)), 0.65, 0.0, False, False),
 }
 WEIGHTS = {"lung": MODELS / "thickness.pt", "bone": MODELS / "bones.pt"}
 
@@ -107,6 +121,40 @@ class Films(torch.utils.data.IterableDataset):
 def plain(case: Path, pixels: int = PIXELS) -> torch.Tensor:
     """The line integrals of a case, ``(2, P, P)``."""
     return reduced(line_integrals(case)[None], pixels)[0]
+
+
+def vary(image: torch.Tensor, maps: Pair, counts: torch.Tensor) -> tuple[torch.Tensor, Pair, torch.Tensor]:
+    """Bend each view smoothly, and mirror some of the PAs: more chests than there are people.
+
+    Args:
+        image: ``(B, 2, P, P)``, :data:`UNKNOWN` where a film shows nothing.
+        maps: ``(B, 4, P/2, P/2)`` and ``(B, 2, P/2, P/2)`` of :data:`~xrecon_bundle.networks.thickness.PARTS`.
+        counts: ``(B, 2, P/2, P/2)``.
+    """
+    pa, lateral = (bend(image[:, [view]], maps[view], counts[:, [view]]) for view in range(2))
+    chosen = torch.rand(len(image))[:, None, None, None] < MIRRORED
+    other_side = [pa[0].flip(2), pa[1][:, [1, 0, 3, 2]].flip(2), pa[2].flip(2)]
+    pa = [torch.where(chosen, new, old) for new, old in zip(other_side, pa, strict=True)]
+    return torch.cat([pa[0], lateral[0]], 1), (pa[1], lateral[1]), torch.cat([pa[2], lateral[2]], 1)
+
+
+def bend(view: torch.Tensor, maps: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A view ``(B, 1, P, P)``, its maps and what counts, each ``(B, C, P/2, P/2)``, by the same smooth displacement."""
+    batch, pixels = len(view), view.shape[-1]
+    noise = interpolate(torch.randn(batch, 2, 5, 5), size=(pixels, pixels), mode="bicubic", align_corners=True)
+    size = BENT * torch.rand(batch, 1, 1, 1) / noise.square().mean((1, 2, 3), keepdim=True).sqrt()
+    along = (torch.arange(pixels) + 0.5) * 2 / pixels - 1
+    grid = torch.stack(torch.meshgrid(along, along, indexing="xy")) + size * noise
+    full, half = (where.movedim(1, -1) for where in (grid, avg_pool2d(grid, 2)))
+    known = (view >= 0).to(view.dtype)
+    grey, shown = (
+        grid_sample(part, full, padding_mode="border", align_corners=False) for part in (view * known, known)
+    )
+    return (
+        torch.where(shown > 0.99, grey / shown.clamp(min=0.5), UNKNOWN),
+        grid_sample(maps, half, align_corners=False),
+        grid_sample(counts, half, padding_mode="border", align_corners=False),
+    )
 
 
 def thickness_loss(found: list[torch.Tensor], truth: Pair, counts: torch.Tensor, kind: Kind) -> torch.Tensor:
@@ -156,6 +204,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
         image, pa, lateral, counts = next(loader)
+        if kind.varied:
+            image, (pa, lateral), counts = vary(image, (pa, lateral), counts)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16("cpu")):
             found = network(image)
         loss = thickness_loss(found, (pa, lateral), counts, kind)
