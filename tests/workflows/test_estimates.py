@@ -10,7 +10,7 @@ from xrecon_bundle.frame import voxel_size
 from xrecon_bundle.networks.fine import FineGenerator
 from xrecon_bundle.networks.generator import build_generator
 from xrecon_bundle.networks.thickness import PIXELS, ThicknessNet, reduced, thickness_maps
-from xrecon_bundle.workflows.estimates import estimate_labels
+from xrecon_bundle.workflows.estimates import estimate_labels, reconstruction_warnings
 from xrecon_bundle.workflows.predictor import estimate, predict_all
 
 UNKNOWN_INTERVAL = [float("nan")] * 3
@@ -115,3 +115,30 @@ def test_the_network_tells_unknown_from_dark_and_one_view_what_the_other_sees():
     assert first.shape == (1, 4, PIXELS // 2, PIXELS // 2)
     assert not torch.allclose(rest[0], rest[1])
     assert not torch.allclose(first, rest[2])
+
+
+@pytest.mark.parametrize(
+    ("size", "interval", "warned"),
+    [
+        ("large", [0.0, 0.3], True),
+        ("small", [0.0, 0.3], True),
+        ("none", [0.0, 0.3], False),
+        ("large", [0.05, 0.6], False),
+        ("large", None, False),
+    ],
+)
+def test_free_air_that_may_be_none_is_warned_of(size, interval, warned):
+    total = {} if interval is None else {"occupancy_interval": interval}
+    said = reconstruction_warnings({"total": {"size": size, "occupancy": 0.34}}, {"total": total})
+    assert said == (
+        [
+            "the 34 % of free air in this reconstruction are no sign of a pneumothorax: as the network sees it, "
+            "0 to 30 % fit these radiographs"
+        ]
+        if warned
+        else []
+    )
+
+
+def test_weights_without_estimates_are_not_warned_of():
+    assert reconstruction_warnings({"total": {"size": "large", "occupancy": 0.34}}, None) == []

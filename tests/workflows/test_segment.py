@@ -28,6 +28,27 @@ def test_label_maps_in_one_folder_keep_their_statistics(tmp_path, collapsed):
     assert len(list(tmp_path.glob("*_seg.json"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("beside", "warned"),
+    [
+        (None, False),
+        ('{"Modality": "CT"}', False),  # of dcm2niix
+        ("[1, 2", False),
+        ('{"estimates": null}', False),
+        ('{"estimates": {"total": {"occupancy_interval": [0.1, 0.5]}}}', False),
+        ('{"estimates": {"total": {"occupancy_interval": [0.0, 0.4]}}}', True),
+    ],
+)
+def test_a_pneumothorax_in_a_reconstruction_that_may_be_none_is_warned_of(tmp_path, collapsed, beside, warned):
+    write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    if beside is not None:
+        (tmp_path / "ct.json").write_text(beside)
+    statistics = segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=False)
+    said = [warning for warning in statistics["warnings"] if "no sign of a pneumothorax" in warning]
+    assert len(said) == warned
+    assert all("0 to 40 %" in warning for warning in said)
+
+
 def test_no_page_of_an_earlier_label_map_is_left(tmp_path, collapsed):
     """It would show another CT, perhaps another patient's."""
     write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))

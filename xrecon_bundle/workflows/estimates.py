@@ -46,3 +46,19 @@ def estimate_labels(labels: np.ndarray, interval: list[float]) -> dict[str, Any]
         if np.isfinite(by)
     }
     return result | {"coverage": COVERAGE, "notice": NOTICE}
+
+
+def reconstruction_warnings(measured: dict[str, Any], estimates: dict[str, Any] | None) -> list[str]:
+    """Warn of a pneumothorax that is measured in a reconstruction though it may as well be none.
+
+    Args:
+        measured: of the reconstruction, as :func:`xrecon_bundle.segmentation.measures.measure_pneumothorax` returns it.
+        estimates: of the same one, see :func:`estimate_labels`; None where there are none.
+    """
+    lowest, highest = (estimates or {}).get("total", {}).get("occupancy_interval", (1.0, 1.0))
+    if measured["total"]["size"] == "none" or lowest > 0:
+        return []
+    return [
+        f"the {100 * measured['total']['occupancy']:.0f} % of free air in this reconstruction are no sign of a "
+        f"pneumothorax: as the network sees it, 0 to {100 * highest:.0f} % fit these radiographs"
+    ]

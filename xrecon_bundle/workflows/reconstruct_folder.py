@@ -24,6 +24,7 @@ from ..files import (
     write_nifti,
     write_text,
 )
+from .estimates import reconstruction_warnings
 from .predictor import Predictor, Reconstruction
 from .reconstruct import check_output, report_path, view_path, write_reconstruction
 
@@ -143,7 +144,9 @@ def _segment(result: Reconstruction) -> np.ndarray:
     labels = PTXSeg()(result.hu, spacing)
     result.report[SEGMENTATION_KEY] = measure_pneumothorax(labels, result.hu, spacing)
     if labels.any():
-        result.report["warnings"] += volume_warnings(result.report[SEGMENTATION_KEY])
+        measured = result.report[SEGMENTATION_KEY]
+        result.report["warnings"] += volume_warnings(measured)
+        result.report["warnings"] += reconstruction_warnings(measured, result.report["estimates"])
     else:
         result.report["warnings"].append("no lung was found in the reconstruction")
     return labels

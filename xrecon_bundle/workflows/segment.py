@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from ..files import (
 )
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..segmentation.labels import REGIONS, SIDES
+from .estimates import reconstruction_warnings
 from .pages import page_path
+from .reconstruct import report_path
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -98,6 +101,7 @@ def segment_file(
         **measure_pneumothorax(labels, hu, spacing),
     }
     statistics["warnings"] += volume_warnings(statistics)
+    statistics["warnings"] += reconstruction_warnings(statistics, _estimates_beside(ct_path))
     if pockets is not None:
         statistics["pockets"] = explained(pockets, labels, ct.affine)
     back = nibabel.orientations.ornt_transform(_chest_axes(), nibabel.io_orientation(ct.affine))
@@ -195,6 +199,15 @@ def _read(
         for path in target.files():
             check_writable(path, sources=chosen.files())
         return ct, _images(chosen)
+
+
+def _estimates_beside(ct_path: Path) -> dict[str, Any] | None:
+    """The network's estimates, where the CT is a reconstruction with its report beside it."""
+    try:
+        report = json.loads(report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti").read_text())
+    except (OSError, ValueError, StopIteration):  # any other CT
+        return None
+    return report.get("estimates") if isinstance(report, dict) else None
 
 
 def _images(series: Series) -> list[Dataset]:
