@@ -12,6 +12,7 @@ from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.blocks import StoreBlocks, StoreCases
 from xrecon_bundle.datasets.training_store import COARSE, PIXELS, SIZE, draw_case, list_store, write_store
 from xrecon_bundle.files import InputError
+from xrecon_bundle.projection import ConeBeamGeometry, Projector
 
 
 def add_case(store: Path, name: str) -> None:
@@ -107,6 +108,54 @@ def test_some_blocks_in_a_row_are_of_one_picture(store):
     again = blocks.set_random_state(9)
     assert torch.equal(again[0]["image"], first[0]["image"])
     assert not torch.equal(first[4]["image"], first[0]["image"])
+
+
+def test_a_mirrored_chest_is_mirrored_in_all_it_has(tmp_path):
+    """Not its lateral, which shows both sides over each other."""
+    add_case(tmp_path, "ann-00000")
+    folder = tmp_path / "cases" / "ann-00000"
+    radiographs = np.random.default_rng(0).random((2, SIZE, SIZE)).astype(np.float32)
+    np.save(folder / "radiographs.npy", radiographs)
+    coarse = np.random.default_rng(1).random((COARSE,) * 3).astype(np.float16)
+    np.save(folder / "coarse.npy", coarse)
+    labels = np.load(folder / "labels.npy")
+    labels[110:120, 50:60, 100:110] = 4
+    np.save(folder / "labels.npy", labels)
+    coarse_labels = np.load(folder / "coarse_labels.npy")
+    coarse_labels[2, 2] = [1, 2, 3, 4] * 16
+    np.save(folder / "coarse_labels.npy", coarse_labels)
+
+    blocks = StoreBlocks(tmp_path, film_share=0, edge=32, mirror_share=1).set_random_state(1)
+    other = np.array([0, 2, 1, 4, 3])
+    expected = frame.radiograph_to_unit(np.stack([radiographs[0, ::-1], radiographs[1]]))
+    starts = []
+    for index in range(20):
+        item = blocks[index]
+        np.testing.assert_allclose(item["image"], expected, rtol=1e-6)
+        np.testing.assert_array_equal(item["coarse"][0], coarse[::-1].astype(np.float32))
+        np.testing.assert_array_equal(item["coarse_segmentation"], other[coarse_labels[::-1]])
+        block = tuple(slice(first, first + 32) for first in item["start"].tolist())
+        ct = np.load(folder / "ct.npy")[::-1][block].astype(np.float32)
+        torch.testing.assert_close(item["label"][0], frame.hu_to_unit(torch.from_numpy(ct)))
+        np.testing.assert_array_equal(item["segmentation"], other[labels[::-1][block]])
+        starts.append(item["start"][0].item())
+    assert len(set(starts)) > 3
+
+
+def test_some_chests_are_mirrored(store):
+    blocks = StoreBlocks(store, film_share=0, edge=0, mirror_share=0.5).set_random_state(1)
+    sides = [(blocks[index]["coarse_segmentation"] == 1).any().item() for index in range(40)]
+    assert 10 < sum(sides) < 30
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_a_mirrored_chest_gives_the_mirrored_pa_and_nearly_the_same_lateral(view):
+    chest = frame.hu_to_unit(torch.from_numpy(synthesize_thorax(3, 64).ct.astype(np.float32)))[None, None]
+    geometry = (ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)[view](64)
+    image, mirrored = (Projector(geometry)(volume)[0, 0, 0] for volume in (chest, chest.flip(2)))
+    expected, other = (image.flip(0), image) if view == 0 else (image, image.flip(0))
+    assert (mirrored - expected).abs().mean() < (1e-4 if view == 0 else 0.08) * image.mean()
+    assert (mirrored - other).abs().mean() > 0.08 * image.mean()
 
 
 def test_the_same_seed_gives_the_same_items(store):

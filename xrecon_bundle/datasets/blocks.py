@@ -16,6 +16,7 @@ from ..frame import radiograph_to_unit
 from ..networks.fine import DEPTHS
 from ..networks.thickness import UNKNOWN
 from ..projection.film import extend_scan, whole_sections
+from ..segmentation.labels import SIDES
 from .training_store import PIXELS, SIZE, list_store
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # Smaller than those of real films (docs/results/placement.md): what moves both views alike is another patient, not an
 # error, and the volume shall stand where the films are.
 ERROR_MM, ERROR_SCALE, ERROR_DEGREES = 6.0, 0.03, 1.5
+
+OTHER_SIDE = np.arange(256, dtype=np.uint8)  # of a label, in a mirrored chest
+OTHER_SIDE[[*SIDES["right"], *SIDES["left"]]] = [*SIDES["left"], *SIDES["right"]]
 
 
 def film_and_placement(spatial_size: int, error: float = 1.0) -> tuple[RandFilmd, RandPlaceFilmd]:
@@ -57,6 +61,9 @@ class StoreBlocks(Randomizable, Dataset):
         blocks_per_picture: items in a row, in one loader process, that are blocks of one case with the same
             radiographs: what does not depend on the block then needs no second look. Without blocks every item is
             another case.
+        mirror_share: how often a case is mirrored, right for left: twice as many chests, half of them with the heart on
+            the right, which the PA shows. The lateral's rays then come from the other side of the patient, which
+            changes its magnification by a few hundredths.
 
     An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, edge, edge, edge)`` in network units, ``segmentation``
     int64 of its shape without the channel, ``start`` ``(3,)`` of the block (these three only with a block), ``coarse``
@@ -74,10 +81,12 @@ class StoreBlocks(Randomizable, Dataset):
         edge: int = 64,
         film_share: float = 0.5,
         blocks_per_picture: int = 1,
+        mirror_share: float = 0.0,
     ) -> None:
         self.folder, self.without, self.length, self.edge = folder, tuple(without), length, edge
         self.film_share = film_share
         self.blocks_per_picture = blocks_per_picture if edge else 1
+        self.mirror_share = mirror_share
         self.film, self.place = film_and_placement(SIZE)
         self._list()
 
@@ -103,11 +112,17 @@ class StoreBlocks(Randomizable, Dataset):
             self.case = self.cases[self.R.randint(len(self.cases))]
             self.film_drawn = self.R.random_sample() < self.film_share
             self.image = draw_film(self.case, self.film, self.place) if self.film_drawn else line_integrals(self.case)
+            self.mirrored = self.R.random_sample() < self.mirror_share
+            if self.mirrored:
+                self.image = torch.stack([self.image[0].flip(0), self.image[1]])
         self.drawn += 1
+        coarse = coarse_volume(self.case, self.film_drawn)
         coarse_labels = np.load(self.case / "coarse_labels.npy")
+        if self.mirrored:
+            coarse, coarse_labels = coarse.flip(0), OTHER_SIDE[coarse_labels[::-1]]
         item = {
             "image": self.image,
-            "coarse": coarse_volume(self.case, self.film_drawn)[None],
+            "coarse": coarse[None],
             "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
         return item | self._block(self.case, coarse_labels, self.film_drawn) if self.edge else item
@@ -118,11 +133,14 @@ class StoreBlocks(Randomizable, Dataset):
         if film:
             first, last = whole_sections(np.asarray(ct[::4, ::4, ::4]))  # quick, and multiples of 4
             start[2] = max(0, min(max(start[2], DEPTHS * first), DEPTHS * last - self.edge))
-        block = tuple(slice(first, first + self.edge) for first in start)
-        hu = torch.from_numpy(np.asarray(ct[block], dtype=np.float32))
+        x = SIZE - start[0] - self.edge if self.mirrored else start[0]
+        block = tuple(slice(first, first + self.edge) for first in (x, *start[1:]))
+        hu, seen = np.asarray(ct[block], dtype=np.float32), np.asarray(labels[block])
+        if self.mirrored:
+            hu, seen = hu[::-1].copy(), OTHER_SIDE[seen[::-1]]
         return {
-            "label": frame.hu_to_unit(hu)[None],
-            "segmentation": torch.from_numpy(np.asarray(labels[block], dtype=np.int64)),
+            "label": frame.hu_to_unit(torch.from_numpy(hu))[None],
+            "segmentation": torch.from_numpy(seen.astype(np.int64)),
             "start": torch.tensor(start),
         }
 
