@@ -552,6 +552,37 @@ def test_what_is_read_is_never_overwritten(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--labels", "ct.nii.gz"), "ct.nii.gz is to hold two results; give each a name of its own"),
+        (("--labels", "l.nii.gz", "--deviation", "./l.nii.gz"), "./l.nii.gz is to hold two results"),
+        (("--picture", "ct.nii.gz"), "ct.nii.gz is to hold two results"),
+        (("--picture", "seen.jpg"), "seen.jpg: the picture is a PNG; give a name that ends in .png"),
+        (("--labels", "labels.mha"), "labels.mha: a volume is written as NIfTI"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_each_result_has_a_name_of_its_own_kind(
+    options: tuple[str, ...],
+    said: str,
+    again: bool,
+    case: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,
+) -> None:
+    """Whether or not a result of before is there."""
+    monkeypatch.chdir(tmp_path)
+    if again:
+        Path("ct.nii.gz").write_text("a result of before")
+    before = list(tmp_path.iterdir())
+    files = (case / "pa.png", case / "lateral.png", "ct.nii.gz")
+    assert failure(capsys, "reconstruct", *files, *options).startswith(f"xrecon: error: {said}")
+    assert list(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("which", ["pred", "true"])
 def test_a_volume_with_voxels_that_are_no_numbers_is_not_evaluated(

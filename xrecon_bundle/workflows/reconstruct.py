@@ -101,7 +101,11 @@ def check_request(
         check_new_folder(output)
     beside = [path for path in (picture, labels, deviation) if path is not None]
     for number, file in enumerate(beside):
-        check_writable(file, sources=(pa, lateral, output, *beside[:number]))
+        check_writable(file, sources=(pa, lateral))
+        if Path(file).resolve() in {Path(other).resolve() for other in (output, *beside[:number])}:
+            raise InputError(f"{file} is to hold two results; give each a name of its own")
+    if picture is not None and Path(picture).suffix.lower() != ".png":
+        raise InputError(f"{picture}: the picture is a PNG; give a name that ends in .png")
     for volume_file in (labels, deviation):
         if volume_file is not None and not str(volume_file).endswith(NIFTI_SUFFIXES):
             raise InputError(f"{volume_file}: a volume is written as NIfTI; give a name that ends in .nii.gz")
