@@ -32,7 +32,7 @@ from xrecon_bundle.networks.thickness import (
     reduced,
     thickness_maps,
 )
-from xrecon_bundle.networks.weights import save_weights
+from xrecon_bundle.networks.weights import load_thickness, save_weights
 
 MODELS = Path(__file__).parents[1] / "models"
 HELD_OUT = ("LIDC-IDRI-0003",)
@@ -171,7 +171,12 @@ def thickness_loss(found: list[torch.Tensor], truth: Pair, counts: torch.Tensor,
 
 
 def train(
-    store: str = STORE, what: str = "lung", minutes: float = 45, batch: int = 3, learning_rate: float = 5e-4
+    store: str = STORE,
+    what: str = "lung",
+    minutes: float = 45,
+    batch: int = 3,
+    learning_rate: float = 5e-4,
+    initial_weights: str = "",
 ) -> None:
     """Train for so many minutes; a run that was stopped goes on.
 
@@ -181,12 +186,15 @@ def train(
         minutes: of all runs together.
         batch: pairs of a step.
         learning_rate: at first; a half cosine to 0.
+        initial_weights: to begin with, as it leaves them; else fresh ones.
     """
     if what not in KINDS:
         raise InputError(f"--what {what}: choose of {', '.join(KINDS)}")
     torch.manual_seed(0)
     kind = KINDS[what]
     network, average = kind.network(), kind.network()
+    if initial_weights:
+        load_thickness(initial_weights, network)
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
     step, spent = 0, 0.0
