@@ -22,7 +22,6 @@ from xrecon_bundle.networks.fine import (
     lift,
     upsample,
     warm_start,
-    without_doubtful_air,
 )
 from xrecon_bundle.networks.generator import build_generator
 from xrecon_bundle.networks.thickness import REDUCED, ThicknessNet, bone_net
@@ -209,64 +208,6 @@ def test_where_the_labels_say_free_air_it_is_in_the_volume(trained, label, fille
             torch.testing.assert_close(unit_to_hu(volume), torch.full_like(volume, -1000), atol=1, rtol=0)
         else:
             assert (unit_to_hu(volume) + 1000).abs().mean() > 20
-
-
-RIGHT_LUNG, LEFT_LUNG, RIGHT_AIR, LEFT_AIR = 1, 2, 3, 4
-
-
-def logits(*parts):
-    """Of a cube of 20 voxels, the right lung below x = 10 and the left above; then parts with a label's probability."""
-    likely = torch.full((1, 5, 20, 20, 20), 1e-4)
-    likely[:, RIGHT_LUNG, :10] = likely[:, LEFT_LUNG, 10:] = 1
-    for label, voxels, probability in parts:
-        likely[:, :, voxels, :, 0] = 1e-4
-        likely[:, label - 2, voxels, :, 0] = 1 - probability
-        likely[:, label, voxels, :, 0] = probability
-    return likely.log()
-
-
-@pytest.mark.parametrize(
-    ("parts", "kept"),
-    [  # 20 voxels a step of x; 0.5 % of both cavities are 40
-        ([], []),
-        ([(RIGHT_AIR, slice(0, 2), 0.95)], [RIGHT_AIR]),
-        ([(RIGHT_AIR, slice(0, 1), 0.95)], []),
-        ([(RIGHT_AIR, slice(0, 10), 0.8)], []),
-        ([(RIGHT_AIR, slice(0, 2), 0.95), (RIGHT_AIR, slice(2, 10), 0.6)], [RIGHT_AIR]),
-        ([(RIGHT_AIR, slice(0, 9), 0.95), (LEFT_AIR, slice(11, 20), 0.8)], [RIGHT_AIR]),
-        ([(LEFT_AIR, slice(11, 20), 0.95), (RIGHT_AIR, slice(0, 1), 0.95)], [LEFT_AIR]),
-    ],
-)
-def test_free_air_is_shown_on_a_side_where_some_of_it_is_sure(parts, kept):
-    before = logits(*parts)
-    after = without_doubtful_air(before)
-    for side in (RIGHT_AIR, LEFT_AIR):
-        lung = side - 2
-        if side in kept:
-            torch.testing.assert_close(after[:, [lung, side]], before[:, [lung, side]])
-        else:
-            cavity = (before.argmax(1) == side) | (before.argmax(1) == lung)
-            assert (after.argmax(1)[cavity] == lung).all()
-    torch.testing.assert_close(after[:, :1], before[:, :1])
-
-
-def test_each_chest_of_a_batch_is_judged_by_itself():
-    chests = [logits((RIGHT_AIR, slice(0, 5), probability)) for probability in (0.95, 0.8)]
-    torch.testing.assert_close(
-        without_doubtful_air(torch.cat(chests)), torch.cat([without_doubtful_air(chest) for chest in chests])
-    )
-
-
-def test_doubtful_air_is_learnt_as_it_is(trained):
-    """Only what is shown leaves it out: a training would never see it otherwise."""
-    image = torch.rand(1, 2, SIZE, SIZE)
-    with torch.no_grad():
-        trained.join_head.weight[1:], trained.refine_head.weight[1:] = 0, 0
-        trained.join_head.bias[1:] = torch.tensor([0, 0, 0, 0.1, 0])
-        shown = trained.render_coarse(image).coarse_labels
-        learnt = trained.train().render_coarse(image).coarse_labels
-    assert (learnt.argmax(1) == RIGHT_AIR).all()
-    assert (shown.argmax(1) == RIGHT_LUNG).all()
 
 
 def test_what_the_film_does_not_show_is_not_taken_for_black(trained):

@@ -13,8 +13,7 @@ half size and by 1x1x1 layers at full size; and from what the coarse volume lack
 views show (:mod:`.skeleton`), of which they decide how much is believed at each place.
 
 These parts are local, so a training step can compute a block of the volume. The result is the up-sampled coarse volume
-plus a residual; all residuals are zero at first. Where the labels say free air, it is put there, unless none of that
-side's is sure (:func:`without_doubtful_air`).
+plus a residual; all residuals are zero at first. Where the labels say free air, it is put there.
 """
 
 from __future__ import annotations
@@ -51,9 +50,6 @@ JOIN_GAIN, CHANGE_GAIN = 4.0, 0.3  # of the coarse volume as it goes into the U-
 MISSING_GAIN, DIFFERENCE_GAIN = 8.0, 16.0  # of what is missing in it, and of its radiographs' difference
 PLACE_GAIN = 0.3  # of places, which a discriminator shall not look at before all else
 FREE_AIR = (-1000.0 - frame.AIR_HU) / frame.HU_SPAN  # in network units
-# A side's free air is shown where some of it is sure: in healthy chests of people nobody learnt from hardly any is.
-SURE, SURE_SHARE = 0.9, 0.005  # probability of a voxel, and share of the cavities that reaches it
-RULED_OUT = 20.0  # logits
 LOG_VARIANCE = -6.0  # at first: a deviation of 0.05, 125 HU
 # The children of a FineGenerator that are its coarse part, and those that learn on their own (thickness_weights.py).
 JOIN = ("join", "join_norm", "join_head", "refine", "refine_head")
@@ -313,8 +309,7 @@ class FineGenerator(nn.Module):
             lacking = self._lacking(so_far, *pair)
         refined = self.refine(torch.cat([features, JOIN_GAIN * so_far, lacking], dim=1))
         change, more = self.refine_head(F.relu(refined)).float().split([1, LABELS], dim=1)
-        labels = labels + LOGIT_GAIN * more
-        return coarse + CHANGE_GAIN * change, labels if self.training else without_doubtful_air(labels), features
+        return coarse + CHANGE_GAIN * change, labels + LOGIT_GAIN * more, features
 
     def _small(self, image: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """A pair's grey levels at a smaller size, and where they are wholly known."""
@@ -470,26 +465,6 @@ def _coarse_rendering(coarse: Tensor, labels: Tensor) -> CoarseRendering:
 def _free_air(labels: Tensor) -> Tensor:
     """How likely a voxel is free air, ``(B, 1, ...)``, of logits ``(B, 5, ...)``."""
     return labels.softmax(1)[:, 3:].sum(1, keepdim=True)
-
-
-def without_doubtful_air(labels: Tensor) -> Tensor:
-    """Take a side's free air for its lung where too little of it is sure: chosen on LIDC-IDRI-0003's pseudo-patients.
-
-    Args:
-        labels: logits ``(B, 5, n, n, n)`` of :mod:`xrecon_bundle.segmentation.labels`.
-
-    Returns:
-        logits likewise; a side keeps its own if :data:`SURE_SHARE` of both cavities' voxels are its free air with a
-        probability of at least :data:`SURE`.
-    """
-    likely = labels.softmax(1)
-    sure = (likely[:, 3:] >= SURE).sum((2, 3, 4))
-    cavities = likely[:, 1:].sum((1, 2, 3, 4))
-    doubtful = (sure < SURE_SHARE * cavities[:, None])[:, :, None, None, None]
-    lungs, air = labels[:, 1:3], labels[:, 3:]
-    either = torch.logaddexp(lungs, air)
-    lungs, air = torch.where(doubtful, either, lungs), torch.where(doubtful, either - RULED_OUT, air)
-    return torch.cat([labels[:, :1], lungs, air], dim=1)
 
 
 def _with_air(volume: Tensor, air: Tensor) -> Tensor:
