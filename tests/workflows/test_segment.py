@@ -34,9 +34,11 @@ def test_label_maps_in_one_folder_keep_their_statistics(tmp_path, collapsed):
         (None, False),
         ('{"Modality": "CT"}', False),  # of dcm2niix
         ("[1, 2", False),
-        ('{"estimates": null}', False),
-        ('{"estimates": {"total": {"occupancy_interval": [0.1, 0.5]}}}', False),
-        ('{"estimates": {"total": {"occupancy_interval": [0.0, 0.4]}}}', True),
+        ("[1, 2]", False),
+        ('{"estimates": 7}', False),
+        ('{"placement": {}, "consistency": {}, "estimates": null}', False),
+        ('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0.1, 0.5]}}}', False),
+        ('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0.0, 0.4]}}}', True),
     ],
 )
 def test_a_pneumothorax_in_a_reconstruction_that_may_be_none_is_warned_of(tmp_path, collapsed, beside, warned):

@@ -207,7 +207,8 @@ def _estimates_beside(ct_path: Path) -> dict[str, Any] | None:
         report = json.loads(report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti").read_text())
     except (OSError, ValueError, StopIteration):  # any other CT
         return None
-    return report.get("estimates") if isinstance(report, dict) else None
+    ours = isinstance(report, dict) and {"placement", "consistency", "estimates"} <= report.keys()
+    return report["estimates"] if ours else None
 
 
 def _images(series: Series) -> list[Dataset]:
