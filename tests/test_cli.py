@@ -417,7 +417,13 @@ def test_a_switch_may_stand_anywhere(arguments: tuple[str, ...], monkeypatch: py
         (("pa.png", "lateral.png", "ct.nii.gz", "other.pt"), "'other.pt' is not expected"),
         (("pa.png", "lateral.png", "other.png", "--output", "ct.nii.gz"), "'other.png' is not expected"),
         (("pa.png", "lateral.png", "-o", "a.nii.gz", "--output", "b.nii.gz"), "--output is given twice"),
-        (("pa.png", "lateral.png", "ct.nii.gz", "-f", "dicom"), "there is no -f"),
+        (
+            ("pa.png", "lateral.png", "ct.nii.gz", "-f", "dicom"),
+            "-f may be --format or --field_of_view_mm or --flip_lateral; write it in full",
+        ),
+        (("pa.png", "lateral.png", "ct.nii.gz", "-x", "dicom"), "there is no -x"),
+        (("pa.png",), "missing: lateral, output"),
+        (("--lateral", "lateral.png", "pa.png"), "missing: output"),
     ],
     ids=" ".join,
 )

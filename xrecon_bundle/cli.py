@@ -491,10 +491,13 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
     options, and rather miss what a misspelt one was meant to be.
 
     Raises:
-        InputError: an argument is unknown, given twice, or one too many.
+        InputError: an argument is unknown, missing, given twice, or one too many.
     """
     parameters = inspect.signature(function).parameters
-    required = {name for name, of in parameters.items() if of.default is of.empty}
+    several = any(of.kind is of.VAR_POSITIONAL for of in parameters.values())
+    required = [
+        name for name, of in parameters.items() if of.default is of.empty and of.kind is of.POSITIONAL_OR_KEYWORD
+    ]
     rest, last = list(arguments), []
     if "--" in rest:  # what follows is for Fire
         last, rest = rest[rest.index("--") :], rest[: rest.index("--")]
@@ -519,10 +522,12 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
         elif value is None and rest and not rest[0].startswith("--"):
             value = rest.pop(0)
         checked.append(f"--{name}" if value is None else f"--{name}={value}")
-    places = len(required.difference(given))
-    if len(loose) > places and not any(of.kind is of.VAR_POSITIONAL for of in parameters.values()):
+    places = [name for name in required if name not in given]
+    if missing := places[len(loose) :]:
+        raise InputError(f"missing: {', '.join(missing)} (--help tells what it is)")
+    if len(loose) > len(places) and not several:
         what = "an option is called by its name" if len(required) < len(parameters) else "it is one too many"
-        raise InputError(f"'{loose[places]}' is not expected: {what} (--help lists all)")
+        raise InputError(f"'{loose[len(places)]}' is not expected: {what} (--help lists all)")
     return checked + last
 
 
@@ -539,6 +544,8 @@ def _flag(argument: str, parameters: Mapping[str, inspect.Parameter]) -> tuple[s
         meant = [name for name in parameters if name.startswith(typed[1])]
         if len(meant) == 1:
             return meant[0], value if equals else None
+        if meant:
+            raise InputError(f"{typed} may be {' or '.join(f'--{name}' for name in meant)}; write it in full")
         name = typed[1]
     else:
         return None
