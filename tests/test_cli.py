@@ -402,7 +402,9 @@ def test_a_switch_may_stand_anywhere(arguments: tuple[str, ...], monkeypatch: py
 
     @functools.wraps(cli.reconstruct)
     def record(*arguments: object, **named: object) -> None:
-        taken.update(inspect.signature(record).bind(*arguments, **named).arguments)
+        bound = inspect.signature(record).bind(*arguments, **named)
+        bound.apply_defaults()
+        taken.update(bound.arguments)
 
     monkeypatch.setitem(cli.COMMANDS, "reconstruct", record)
     xrecon("reconstruct", *arguments)

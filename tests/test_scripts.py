@@ -22,7 +22,7 @@ def test_no_script_lets_fire_call_a_function_itself() -> None:
     ("arguments", "said"),
     [
         (["a", "--sizes", "3"], "--sizes; did you mean --size?"),
-        (["a", "b"], "'b' is not expected: an option is called by its name (--help lists all)"),
+        (["a", "b"], "'b' is not expected: it is one too many, or lacks the name of its option (--help lists all)"),
         (["--name", "a", "b"], "'b' is not expected"),
         (["a", "--size", "2", "--size", "3"], "--size is given twice"),
         (["--nam", "a"], "--nam; did you mean --name?"),
@@ -34,7 +34,7 @@ def test_no_script_lets_fire_call_a_function_itself() -> None:
 def test_what_is_mistyped_is_told_before_anything_runs(single: bool, arguments: list[str], said: str) -> None:
     calls = []
 
-    def work(name: str, size: int = 1) -> None:
+    def work(name: str, *, size: int = 1) -> None:
         calls.append((name, size))
 
     with pytest.raises(SystemExit) as caught:

@@ -32,6 +32,7 @@ def reconstruct(
     pa: str,
     lateral: str,
     output: str,
+    *,
     model: str = MODEL,
     format: str = "nifti",
     spatial_size: int | None = None,
@@ -98,6 +99,7 @@ def reconstruct(
 def reconstruct_folder(
     folder: str,
     output: str,
+    *,
     model: str = MODEL,
     format: str = "nifti",
     segment: bool = False,
@@ -155,6 +157,7 @@ def reconstruct_folder(
 
 def dicomweb(
     server: str,
+    *,
     study: str | None = None,
     patient: str | None = None,
     output_dir: str | None = None,
@@ -207,7 +210,7 @@ def dicomweb(
     print(f"(consistency {report['consistency']['score']:.2f})")
 
 
-def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | None = None) -> None:
+def simulate(ct: str, output_dir: str, *, spatial_size: int = 224, series: str | None = None) -> None:
     """Standardise one chest CT and simulate its two radiographs.
 
     Args:
@@ -228,6 +231,7 @@ def simulate(ct: str, output_dir: str, spatial_size: int = 224, series: str | No
 def prepare(
     ct_folder: str,
     output_dir: str,
+    *,
     spatial_size: int = 224,
     workers: int = 2,
     seed: int = 0,
@@ -285,6 +289,7 @@ def evaluate(pred: str, true: str) -> None:
 def segment(
     ct: str,
     output: str,
+    *,
     segmenter: str = "classical",
     weights: str | None = None,
     format: str = "nifti",
@@ -326,6 +331,7 @@ def segment(
 def view(
     volume: str,
     labels: str | None = None,
+    *,
     output: str | None = None,
     deviation: str | None = None,
     series: str | None = None,
@@ -344,7 +350,7 @@ def view(
     print(f"wrote {view_file(volume, labels, output, deviation_path=deviation, series=series)}")
 
 
-def app(model: str = MODEL, port: int = 8571) -> None:
+def app(*, model: str = MODEL, port: int = 8571) -> None:
     """Serve a page to this machine's own browser: drop two X-rays or a CT, look, measure, download.
 
     Nothing is sent elsewhere, and what was dropped is deleted when the page is closed. Ctrl+C ends it.
@@ -358,7 +364,7 @@ def app(model: str = MODEL, port: int = 8571) -> None:
     serve(model, port)
 
 
-def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> None:
+def convert_published(checkpoint: str, output: str, *, spatial_size: int = 224) -> None:
     """Convert the checkpoint that the paper's authors released into weights for configs/published_224.yaml.
 
     Args:
@@ -378,7 +384,7 @@ def convert_published(checkpoint: str, output: str, spatial_size: int = 224) -> 
     print(f"wrote {output}")
 
 
-def export(weights: str, output: str, spatial_size: int | None = None) -> None:
+def export(weights: str, output: str, *, spatial_size: int | None = None) -> None:
     """Export weights to a file that runs without this package.
 
     Args:
@@ -494,10 +500,6 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
         InputError: an argument is unknown, missing, given twice, or one too many.
     """
     parameters = inspect.signature(function).parameters
-    several = any(of.kind is of.VAR_POSITIONAL for of in parameters.values())
-    required = [
-        name for name, of in parameters.items() if of.default is of.empty and of.kind is of.POSITIONAL_OR_KEYWORD
-    ]
     rest, last = list(arguments), []
     if "--" in rest:  # what follows is for Fire
         last, rest = rest[rest.index("--") :], rest[: rest.index("--")]
@@ -522,11 +524,11 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
         elif value is None and rest and not rest[0].startswith("--"):
             value = rest.pop(0)
         checked.append(f"--{name}" if value is None else f"--{name}={value}")
-    places = [name for name in required if name not in given]
-    if missing := places[len(loose) :]:
+    places = [name for name, of in parameters.items() if of.kind is of.POSITIONAL_OR_KEYWORD and name not in given]
+    if missing := [name for name in places[len(loose) :] if parameters[name].default is inspect.Parameter.empty]:
         raise InputError(f"missing: {', '.join(missing)} (--help tells what it is)")
-    if len(loose) > len(places) and not several:
-        what = "an option is called by its name" if len(required) < len(parameters) else "it is one too many"
+    if len(loose) > len(places) and not any(of.kind is of.VAR_POSITIONAL for of in parameters.values()):
+        what = "it is one too many, or lacks the name of its option"
         raise InputError(f"'{loose[len(places)]}' is not expected: {what} (--help lists all)")
     return checked + last
 
