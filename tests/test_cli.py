@@ -256,6 +256,14 @@ def test_every_command_has_help() -> None:
         assert result.stderr == ""
 
 
+@pytest.mark.parametrize("ask", [("--help",), ("-h",), ("--", "--help"), ("pa.png", "--help"), ("--invert", "-h")])
+def test_help_is_given_wherever_it_is_asked_for(ask: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        xrecon("reconstruct", *ask)
+    assert exit_.value.code == 0
+    assert "keep_orientation" in capsys.readouterr().out
+
+
 def colour_photograph(path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((600, 600)).save(path)

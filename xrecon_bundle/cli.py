@@ -499,6 +499,8 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
     Raises:
         InputError: an argument is unknown, missing, given twice, or one too many.
     """
+    if {"--help", "-h"}.intersection(arguments):  # also behind Fire's --, as its help says
+        return ["--help"]
     parameters = inspect.signature(function).parameters
     rest, last = list(arguments), []
     if "--" in rest:  # what follows is for Fire
@@ -508,8 +510,6 @@ def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]
     loose: list[str] = []
     while rest:
         argument = rest.pop(0)
-        if argument in ("--help", "-h"):
-            return ["--help"]
         flag = _flag(argument, parameters)
         if flag is None:
             loose.append(argument)

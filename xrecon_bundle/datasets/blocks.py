@@ -133,13 +133,13 @@ class StoreBlocks(Randomizable, Dataset):
         if film:
             first, last = whole_sections(np.asarray(ct[::4, ::4, ::4]))  # quick, and multiples of 4
             start[2] = max(0, min(max(start[2], DEPTHS * first), DEPTHS * last - self.edge))
-        x = SIZE - start[0] - self.edge if self.mirrored else start[0]
-        block = tuple(slice(first, first + self.edge) for first in (x, *start[1:]))
-        hu, seen = np.asarray(ct[block], dtype=np.float32), np.asarray(labels[block])
+        block = tuple(slice(first, first + self.edge) for first in start)
         if self.mirrored:
-            hu, seen = hu[::-1].copy(), OTHER_SIDE[seen[::-1]]
+            ct, labels = ct[::-1], labels[::-1]
+        hu = torch.from_numpy(ct[block].astype(np.float32))
+        seen = OTHER_SIDE[labels[block]] if self.mirrored else labels[block]
         return {
-            "label": frame.hu_to_unit(torch.from_numpy(hu))[None],
+            "label": frame.hu_to_unit(hu)[None],
             "segmentation": torch.from_numpy(seen.astype(np.int64)),
             "start": torch.tensor(start),
         }
