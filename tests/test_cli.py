@@ -289,6 +289,25 @@ def head_ct(path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(hu, np.diag([3.6, 3.6, 3.6, 1])), path)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("recontruct", "did you mean reconstruct?"),
+        ("segmentation", "did you mean segment?"),
+        ("diagnose", "there are reconstruct, reconstruct-folder, dicomweb, simulate"),
+        ("pa.png", "there are reconstruct"),
+    ],
+)
+def test_a_command_that_is_none_is_one_line(typed: str, said: str, capsys: pytest.CaptureFixture) -> None:
+    message = failure(capsys, typed, "a.png", "--output", "b.nii.gz")
+    assert message.startswith(f"xrecon: error: there is no command '{typed}'; {said}")
+    assert "\n" not in message
+
+
+def test_a_command_may_be_written_with_an_underscore(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert "none: no such folder" in failure(capsys, "reconstruct_folder", tmp_path / "none", tmp_path / "out")
+
+
 BAD_RECONSTRUCTIONS = {
     "missing lateral": ({"lateral": "none.png"}, "none.png"),
     "the same file twice": ({"lateral": "pa.png"}, "same picture"),

@@ -473,8 +473,9 @@ def start(
         arguments = sys.argv[1:] if arguments is None else arguments
         if callable(commands):
             arguments = _checked(commands, arguments)
-        elif arguments and (asked := commands.get(arguments[0])):
-            arguments = [arguments[0], *_checked(asked, arguments[1:])]
+        elif arguments and not arguments[0].startswith("-"):
+            command = _command(arguments[0], commands)
+            arguments = [command, *_checked(commands[command], arguments[1:])]
         # Fire calls a function before it looks at left-over arguments. So let it only choose, then call.
         if isinstance(commands, dict):
             component: Any = {key: _chosen(function, calls) for key, function in commands.items()}
@@ -488,6 +489,19 @@ def start(
         sys.exit(f"{name}: error: {error}")
     except fire.core.FireExit as exit_:
         sys.exit(1 if exit_.code else 0)
+
+
+def _command(typed: str, commands: Mapping[str, object]) -> str:
+    """The command that is meant; hyphen and underscore are one.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if (name := typed.replace("_", "-")) in commands:
+        return name
+    near = difflib.get_close_matches(name, commands, 1)
+    what = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands)}"
+    raise InputError(f"there is no command '{typed}'; {what} (--help tells what each does)")
 
 
 def _checked(function: Callable[..., object], arguments: list[str]) -> list[str]:

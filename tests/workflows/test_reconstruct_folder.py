@@ -173,12 +173,19 @@ def test_an_interrupted_batch_leaves_whole_cases_only(small, predictor, tmp_path
     assert (summary.made, summary.reused) == (1, 1)
 
 
-def test_the_users_own_files_are_never_replaced(small, predictor) -> None:
+def test_the_users_own_files_are_never_replaced(small, predictor, tmp_path) -> None:
     before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
-    summary = batch.reconstruct_folder(small, small, predictor)
+    with pytest.raises(InputError, match="give another output folder"):
+        batch.reconstruct_folder(small, small.parent / "." / small.name, predictor)
+    shutil.copytree(small, tmp_path / "out")
+    summary = batch.reconstruct_folder(small, tmp_path / "out", predictor)
     assert set(summary.failed) == {"one", "two"}
     assert "give another output folder" in summary.failed["one"]
-    assert all(path.read_bytes() == content for path, content in before.items())
+    for folder in (small, tmp_path / "out"):
+        kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv"}
+        assert {path.relative_to(folder): content for path, content in kept.items()} == {
+            path.relative_to(small): content for path, content in before.items()
+        }
 
 
 @functools.cache

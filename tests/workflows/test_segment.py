@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import nibabel
 import numpy as np
@@ -49,6 +50,14 @@ def test_a_pneumothorax_in_a_reconstruction_that_may_be_none_is_warned_of(tmp_pa
     said = [warning for warning in statistics["warnings"] if "no sign of a pneumothorax" in warning]
     assert len(said) == warned
     assert all("0 to 40 %" in warning for warning in said)
+
+
+def test_the_report_of_a_reconstruction_that_was_replaced_says_nothing(tmp_path, collapsed):
+    report = tmp_path / "ct.json"
+    report.write_text('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0, 0.4]}}}')
+    write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    os.utime(report, (1e9, 1e9))
+    assert segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=False)["warnings"] == []
 
 
 def test_no_page_of_an_earlier_label_map_is_left(tmp_path, collapsed):

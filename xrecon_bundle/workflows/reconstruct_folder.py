@@ -71,9 +71,11 @@ def reconstruct_folder(
         view: write a page to look at beside each CT.
 
     Raises:
-        InputError: no radiographs in ``folder``, or an unknown format.
+        InputError: no radiographs in ``folder``, it is the output too, or an unknown format.
     """
     output = Path(output_dir)
+    if output.resolve() == Path(folder).resolve():
+        raise InputError(f"{output} holds the radiographs; give another output folder")
     check_output(output / CT.get(output_format, ""), output_format)
     check_writable(output / SUMMARY)
     pairs, failed = find_pairs(folder)

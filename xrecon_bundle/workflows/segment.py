@@ -25,7 +25,7 @@ from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..segmentation.labels import REGIONS, SIDES
 from .estimates import reconstruction_warnings
 from .pages import page_path
-from .reconstruct import report_path
+from .reconstruct import NIFTI_SUFFIXES, report_path
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -202,13 +202,17 @@ def _read(
 
 
 def _estimates_beside(ct_path: Path) -> dict[str, Any] | None:
-    """The network's estimates, where the CT is a reconstruction with its report beside it."""
+    """The network's estimates, where the CT is a reconstruction with its report beside it, written after it."""
+    if not ct_path.is_dir() and not ct_path.name.endswith(NIFTI_SUFFIXES):
+        return None
+    path = report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti")
     try:
-        report = json.loads(report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti").read_text())
-    except (OSError, ValueError, StopIteration):  # any other CT
+        report = json.loads(path.read_text())
+        of_this_ct = ct_path.is_dir() or path.stat().st_mtime_ns >= ct_path.stat().st_mtime_ns
+    except (OSError, ValueError):  # any other CT
         return None
     ours = isinstance(report, dict) and {"placement", "consistency", "estimates"} <= report.keys()
-    return report["estimates"] if ours else None
+    return report["estimates"] if ours and of_this_ct else None
 
 
 def _images(series: Series) -> list[Dataset]:
