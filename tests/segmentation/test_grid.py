@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrecon_bundle.segmentation.body import filled_body
+from xrecon_bundle.segmentation.body import filled_body, find_body
 from xrecon_bundle.segmentation.grid import block_mean, refine
 from xrecon_bundle.segmentation.smoothing import mean_nearby
 
@@ -63,3 +63,42 @@ def test_the_body_is_the_largest_part_with_its_cavities_filled_slice_by_slice():
     expected[2:5, 2:6, 1] = True
     dense[8, 7, 0] = True  # a table
     np.testing.assert_array_equal(filled_body(dense), expected)
+
+
+def chest(wall_hu: float, thin: slice) -> tuple[np.ndarray, np.ndarray]:
+    """A body with two lungs on a table of foam, and where the lungs are; ``thin``: sections with another wall in front
+    of the lungs."""
+    x, y, z = np.ogrid[:96, :96, :50]
+    everywhere = 0 * x + 0 * y + 0 * z
+    body = ((x - 48) / 42) ** 2 + ((y - 40) / 30) ** 2 + everywhere < 1
+    lungs = ((abs(x - 48) - 20) / 14) ** 2 + ((y - 38) / 22) ** 2 + ((z - 25) / 22) ** 2 < 1
+    hu = np.full(body.shape, -1000.0)
+    hu[body], hu[lungs] = 40.0, -820.0
+    hu[10:86, 80:92] = -880.0
+    hu[10:86, [78, 79, 92, 93]] = -200.0
+    wall = body & ~lungs & (y < 36) & (abs(abs(x - 48) - 20) < 13)
+    wall[..., : thin.start] = wall[..., thin.stop :] = False
+    hu[wall] = wall_hu
+    return hu, lungs
+
+
+@pytest.mark.parametrize(
+    ("wall_hu", "thin"),
+    [
+        (40.0, slice(20, 30)),  # a wall as everywhere
+        (-470.0, slice(10, 40)),  # blurred away in part, over most of the lungs
+        (-650.0, slice(10, 40)),
+        (-820.0, slice(22, 28)),  # as good as none, in some sections
+    ],
+)
+def test_lungs_behind_a_thin_wall_are_within_the_body_and_the_table_is_not(wall_hu, thin):
+    hu, lungs = chest(wall_hu, thin)
+    body = find_body(hu)
+    assert (body & lungs).sum() > 0.97 * lungs.sum()
+    assert not body[:, 76:].any()
+    assert not body[hu < -990].any()
+
+
+def test_a_lung_that_is_open_over_most_of_its_height_is_outside():
+    hu, lungs = chest(-1000.0, slice(5, 45))
+    assert (find_body(hu) & lungs).sum() < 0.5 * lungs.sum()
