@@ -148,6 +148,41 @@ def test_some_chests_are_mirrored(store):
     assert 10 < sum(sides) < 30
 
 
+@pytest.fixture(scope="module")
+def thorax(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one synthetic chest, made of a CT of 64 voxels an edge."""
+    folder = tmp_path_factory.mktemp("thorax")
+    write_store(folder, {}, 1, synthetic_every=1, spatial_size=64)
+    return folder
+
+
+@pytest.mark.parametrize("mirror_share", [0, 1])
+def test_a_bent_chest_has_the_radiographs_of_the_bent_ct(thorax, mirror_share):
+    """Every time other ones, and both views."""
+    options = {"film_share": 0, "edge": 0, "mirror_share": mirror_share}
+    bent = StoreBlocks(thorax, **options, bent_mm=25).set_random_state(1)
+    straight = StoreBlocks(thorax, **options).set_random_state(1)[0]
+    for index in range(3):
+        item = bent[index]
+        for view, geometry in enumerate((ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)):
+            projector = Projector(geometry(SIZE))
+            own, other = (
+                float(np.corrcoef(item["image"][view].flatten(), projector(it["coarse"][None]).flatten())[0, 1])
+                for it in (item, straight)
+            )
+            assert own > 0.98
+            assert own > other + 0.003
+        lung = item["coarse"][0][item["coarse_segmentation"] > 0]
+        assert frame.unit_to_hu(lung.mean()) < -500
+        assert not torch.equal(item["image"], bent[index]["image"])
+
+
+def test_films_of_a_bent_chest(thorax):
+    item = StoreBlocks(thorax, film_share=1, edge=0, bent_mm=11).set_random_state(2)[0]
+    assert (((item["image"] >= 0) & (item["image"] <= 1)) | (item["image"] == -1)).all()
+    assert (item["coarse"][0, 30, 30] > 0.2).sum() > 20
+
+
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_mirrored_chest_gives_the_mirrored_pa_and_nearly_the_same_lateral(view):
     chest = frame.hu_to_unit(torch.from_numpy(synthesize_thorax(3, 64).ct.astype(np.float32)))[None, None]

@@ -108,7 +108,7 @@ def random_deformation(
             break
         velocity = 0.8 * velocity
     source = moved / edges[:, None, None, None]
-    return _on_finer_grid(source, np.array(labels.shape))
+    return on_finer_grid(source, np.array(labels.shape))
 
 
 def grid_nodes(shape: tuple[int, ...], spacing: frame.Vector) -> list[np.ndarray]:
@@ -118,7 +118,7 @@ def grid_nodes(shape: tuple[int, ...], spacing: frame.Vector) -> list[np.ndarray
     return [np.linspace(0, n - 1, count) for n, count in zip(shape, counts, strict=True)]
 
 
-def _on_finer_grid(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def on_finer_grid(values: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Cubic spline through ``values`` ``(3, x, y, z)`` on a grid of ``shape`` with the same corners, float32.
 
     As the grid is regular, each axis is interpolated by itself: a product of three small matrices.

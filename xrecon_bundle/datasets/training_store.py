@@ -2,12 +2,12 @@
 
 A step of :mod:`xrecon_bundle.engines.blocks` reads a block of a CT, not the CT: so a case is a folder of plain arrays
 (``.npy``) that are mapped, not loaded. At 1.6 mm a case takes half a minute to make and 37 MB. What the coarse volume
-learns from is also made of a CT of 3.2 mm, in three seconds and 3 MB, without the first two files: many more patients.
+learns from is also made of a CT of 3.2 mm, in three seconds and 7 MB: many more patients.
 
 =====================  =======================================================================================
 file                   content
 =====================  =======================================================================================
-``ct.npy``             int16 HU ``(224, 224, 224)``, chest frame
+``ct.npy``             int16 HU ``(S, S, S)``, chest frame, S of 224 (1.6 mm) or less
 ``labels.npy``         uint8 of the same shape, :mod:`xrecon_bundle.segmentation.labels`
 ``coarse.npy``         float16 network units ``(64, 64, 64)``, the CT averaged
 ``coarse_labels.npy``  uint8 ``(64, 64, 64)``, the nearest voxels
@@ -24,10 +24,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,9 +37,12 @@ from ..segmentation.labels import pleural_cavity_labels
 from .cohort import OCCUPANCY, resize_labelled
 from .store import FILES, Outcome, finished_record, run_cases
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SIZE, COARSE, PIXELS = 224, 64, 288
 RECORD = "case.json"
-ARRAYS = 2  # 1: without dense.npy; a case with other arrays is made anew
+ARRAYS = 3  # 1: without dense.npy; 2: ct.npy of 1.6 mm only; a case with other arrays is made anew
 SYNTHETIC = "synthetic"
 AND = "+"  # between the names of two people, the first of whom is shaped as the second in part
 SHARES = (0.2, 0.8)  # of the way from one to the other
@@ -172,28 +175,67 @@ def _velocity_between(person: str, other: str, people: dict[str, Path], cache: P
     return np.load(kept)
 
 
+class Chest:
+    """What the store keeps of a CT ``(S, S, S)`` in HU and its labels; each array is made when it is asked for."""
+
+    arrays = ("ct", "labels", "coarse", "coarse_labels", "radiographs", "materials", "dense")
+
+    def __init__(self, ct: np.ndarray, labels: np.ndarray) -> None:
+        self.hu, self.segmentation = ct, labels
+
+    def array(self, name: str) -> np.ndarray:
+        """One of :attr:`arrays`, as the head of this module says."""
+        return getattr(self, f"_{name}")()
+
+    def _ct(self) -> np.ndarray:
+        return np.rint(self.hu).astype(np.int16)
+
+    def _labels(self) -> np.ndarray:
+        return self.segmentation.astype(np.uint8)
+
+    def _coarse(self) -> np.ndarray:
+        import torch.nn.functional as F
+
+        unit = frame.hu_to_unit(self._tensor())[None, None]
+        return F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy()
+
+    def _coarse_labels(self) -> np.ndarray:
+        nearest = np.floor((np.arange(COARSE) + 0.5) * len(self.hu) / COARSE).astype(int)
+        return self._labels()[np.ix_(nearest, nearest, nearest)]
+
+    def _radiographs(self) -> np.ndarray:
+        from ..projection.radiographs import simulate_radiographs
+
+        return simulate_radiographs(self._tensor(), SIZE).numpy()
+
+    def _materials(self) -> np.ndarray:
+        from ..projection.film import simulate_materials
+
+        return simulate_materials(self._extended, PIXELS).astype(np.float16)
+
+    def _dense(self) -> np.ndarray:
+        from ..projection.film import simulate_dense
+
+        x, y = (np.flatnonzero((self.segmentation > 0).any(axis=others)) for others in ((1, 2), (0, 2)))
+        middle = float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2
+        return simulate_dense(self._extended, middle, SIZE // 2).astype(np.float16)
+
+    def _tensor(self) -> Tensor:
+        import torch
+
+        return torch.as_tensor(np.ascontiguousarray(self.hu, dtype=np.float32))
+
+    @cached_property
+    def _extended(self) -> np.ndarray:
+        from ..projection.film import extend_scan
+
+        return extend_scan(np.asarray(self.hu))
+
+
 def arrays_of(ct: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """What the store keeps of a CT ``(S, S, S)`` in HU and its labels, by file name."""
-    import torch
-    import torch.nn.functional as F
-
-    from ..projection.film import extend_scan, simulate_dense, simulate_materials
-    from ..projection.radiographs import simulate_radiographs
-
-    hu = torch.as_tensor(np.ascontiguousarray(ct, dtype=np.float32))
-    unit = frame.hu_to_unit(hu)[None, None]
-    nearest = np.floor((np.arange(COARSE) + 0.5) * len(ct) / COARSE).astype(int)
-    whole = {"ct.npy": np.rint(ct).astype(np.int16), "labels.npy": labels.astype(np.uint8)} if len(ct) == SIZE else {}
-    extended = extend_scan(np.asarray(ct))
-    x, y = (np.flatnonzero((labels > 0).any(axis=others)) for others in ((1, 2), (0, 2)))
-    middle = float(x[0] + x[-1]) / 2, float(y[0] + y[-1]) / 2
-    return whole | {
-        "coarse.npy": F.interpolate(unit, size=(COARSE,) * 3, mode="area")[0, 0].half().numpy(),
-        "coarse_labels.npy": labels[np.ix_(nearest, nearest, nearest)].astype(np.uint8),
-        "radiographs.npy": simulate_radiographs(hu, SIZE).numpy(),
-        "materials.npy": simulate_materials(extended, PIXELS).astype(np.float16),
-        "dense.npy": simulate_dense(extended, middle, SIZE // 2).astype(np.float16),
-    }
+    chest = Chest(ct, labels)
+    return {f"{name}.npy": chest.array(name) for name in Chest.arrays}
 
 
 def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
