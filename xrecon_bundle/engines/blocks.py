@@ -152,7 +152,7 @@ def adversarial_block_iteration(
     state = engine.state
     batch = {name: value.to(state.device) for name, value in batchdata.items()}
     network = cast(FineGenerator, state.g_network)
-    condition = block_condition(batch["image"], *_place(batch))
+    condition = F.avg_pool3d(block_condition(batch["image"], *_place(batch)), 2)
 
     def generate() -> tuple[Tensor, Tensor]:
         rendering = render_block(engine, network, batch)
@@ -173,14 +173,14 @@ def look_closely(volume: Tensor, condition: Tensor) -> Tensor:
 
     Args:
         volume: ``(B, 1, edge, edge, edge)`` in network units.
-        condition: ``(B, C, edge, edge, edge)``, :func:`~xrecon_bundle.networks.fine.block_condition`.
+        condition: ``(B, C, edge/2, edge/2, edge/2)``, :func:`~xrecon_bundle.networks.fine.block_condition`, averaged.
 
     Returns:
         ``(B, 2 + C, edge/2, edge/2, edge/2)``.
     """
     half = F.avg_pool3d(volume.float(), 2)
     mean = F.avg_pool3d(half, DETAIL_VOXELS, 1, DETAIL_VOXELS // 2, count_include_pad=False)
-    return torch.cat([half, DETAIL_GAIN * (half - mean), F.avg_pool3d(condition, 2)], dim=1)
+    return torch.cat([half, DETAIL_GAIN * (half - mean), condition], dim=1)
 
 
 def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor]) -> Rendering:
