@@ -634,6 +634,25 @@ def test_a_volume_with_voxels_that_are_no_numbers_is_not_evaluated(
     assert capsys.readouterr().out == ""
 
 
+def test_a_label_map_is_no_true_ct(case: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    ct = nibabel.load(case / "ct.nii.gz")
+    nibabel.save(nibabel.Nifti1Image((ct.get_fdata() < -500).astype(np.uint8), ct.affine), tmp_path / "labels.nii.gz")
+    assert "labels.nii.gz: not HU" in failure(capsys, "evaluate", case / "ct.nii.gz", tmp_path / "labels.nii.gz")
+
+
+def test_stopped_by_the_user_says_so_in_one_line(
+    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xrecon_bundle.workflows.segment.segment_file", stop)
+    with pytest.raises(SystemExit) as exit_:
+        xrecon("segment", case / "ct.nii.gz", "--output", tmp_path / "seg.nii.gz")
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("scale", "warned"), [(1.0, None), (0.3, "too little for an adult: a child"), (1.8, "more than a person's")]
 )

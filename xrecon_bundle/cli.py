@@ -302,7 +302,7 @@ def segment(
     Args:
         ct: NIfTI, MHA, NRRD, HDF5 or a folder of DICOM files.
         output: label map to write (.nii.gz, with .json and .png beside it): 1 right lung, 2 left lung, 3 and 4
-            air-accumulated region, right and left; or with --format dicom a DICOM SEG (.dcm, with .json and .sr.dcm).
+            free air, right and left; or with --format dicom a DICOM SEG (.dcm, with .json and .sr.dcm).
         segmenter: classical, sam or lungmask.
         weights: local folder or file with the weights of sam or lungmask.
         format: nifti or dicom; dicom needs a CT in DICOM.
@@ -487,6 +487,12 @@ def start(
             call()
     except InputError as error:
         sys.exit(f"{name}: error: {error}")
+    except KeyboardInterrupt:
+        print(
+            f"{name}: stopped; no file is left half-written, and the same command starts or goes on again",
+            file=sys.stderr,
+        )
+        sys.exit(130)
     except fire.core.FireExit as exit_:
         sys.exit(1 if exit_.code else 0)
 

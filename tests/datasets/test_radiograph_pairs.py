@@ -113,6 +113,6 @@ def test_a_folder_that_someone_may_take_for_a_patient_is_named(tmp_path):
     assert set(pairs) == {"ann", "eve/today"}
     assert problems == {
         "bob": f"{tmp_path / 'bob'}: its pictures are not called pa and lateral; rename them",
-        "cleo": f"{tmp_path / 'cleo'}: an empty folder",
-        "dora": f"{tmp_path / 'dora'}: there is no lateral file beside the other view",
+        "cleo": f"{tmp_path / 'cleo'}: an empty folder; put the patient's pa and lateral there, or remove it",
+        "dora": f"{tmp_path / 'dora'}: there is no lateral file beside the other view; add it, or rename it",
     }

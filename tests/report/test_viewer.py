@@ -217,6 +217,16 @@ def test_labels_that_cannot_be_shown_are_refused(folder, labels, said):
     assert not (folder / "ct.html").exists()
 
 
+def test_the_page_of_a_reconstruction_is_not_replaced_by_one_that_says_less(folder):
+    (folder / "ct.json").write_text('{"placement": {}, "consistency": {}, "estimates": null}')
+    (folder / "ct.html").write_text("the page of the reconstruction")
+    with pytest.raises(SystemExit, match="give another name as --output"):
+        main(["view", str(folder / "ct.nii.gz")])
+    assert (folder / "ct.html").read_text() == "the page of the reconstruction"
+    main(["view", str(folder / "ct.nii.gz"), "--output", str(folder / "other.html")])
+    assert len(embedded((folder / "other.html").read_text())) == 1
+
+
 def test_a_page_is_html(folder):
     with pytest.raises(SystemExit, match="a name that ends in"):
         main(["view", str(folder / "ct.nii.gz"), "--output", str(folder / "page.pdf")])

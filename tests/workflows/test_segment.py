@@ -29,35 +29,55 @@ def test_label_maps_in_one_folder_keep_their_statistics(tmp_path, collapsed):
     assert len(list(tmp_path.glob("*_seg.json"))) == 2
 
 
+CAVITIES_ML = 3400.0  # of the phantom, roughly
+
+
+def report_with(interval: tuple[float, float], volume: float = 1.0) -> str:
+    """A reconstruction's JSON whose network sees so many times the phantom's lungs."""
+    total = {"lung_ml": volume * CAVITIES_ML, "pneumothorax_ml": 0.0, "occupancy_interval": interval}
+    return json.dumps({"placement": {}, "consistency": {}, "estimates": {"total": total}})
+
+
 @pytest.mark.parametrize(
     ("beside", "warned"),
     [
-        (None, False),
-        ('{"Modality": "CT"}', False),  # of dcm2niix
-        ("[1, 2", False),
-        ("[1, 2]", False),
-        ('{"estimates": 7}', False),
-        ('{"placement": {}, "consistency": {}, "estimates": null}', False),
-        ('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0.1, 0.5]}}}', False),
-        ('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0.0, 0.4]}}}', True),
+        (None, []),
+        ('{"Modality": "CT"}', []),  # of dcm2niix
+        ("[1, 2", []),
+        ("[1, 2]", []),
+        ('{"estimates": 7}', []),
+        ('{"placement": {}, "consistency": {}, "estimates": null}', ["computed from two radiographs"]),
+        (report_with((0.1, 0.5)), ["computed from two radiographs"]),
+        (
+            report_with((0.0, 0.4)),
+            ["computed from two radiographs", "no sign of a pneumothorax: as the network sees it, 0 to 40 %"],
+        ),
+        (report_with((0.1, 0.5), 2.0), ["computed from two radiographs", "look at the labels"]),
     ],
 )
-def test_a_pneumothorax_in_a_reconstruction_that_may_be_none_is_warned_of(tmp_path, collapsed, beside, warned):
+def test_what_is_measured_in_a_reconstruction_is_qualified(tmp_path, collapsed, beside, warned):
     write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
     if beside is not None:
         (tmp_path / "ct.json").write_text(beside)
     statistics = segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=False)
-    said = [warning for warning in statistics["warnings"] if "no sign of a pneumothorax" in warning]
-    assert len(said) == warned
-    assert all("0 to 40 %" in warning for warning in said)
+    assert len(statistics["warnings"]) == len(warned)
+    assert all(part in warning for part, warning in zip(warned, statistics["warnings"], strict=True))
 
 
 def test_the_report_of_a_reconstruction_that_was_replaced_says_nothing(tmp_path, collapsed):
     report = tmp_path / "ct.json"
-    report.write_text('{"placement": {}, "consistency": {}, "estimates": {"total": {"occupancy_interval": [0, 0.4]}}}')
+    report.write_text(report_with((0.0, 0.4)))
     write_nifti(tmp_path / "ct.nii.gz", collapsed.hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
     os.utime(report, (1e9, 1e9))
     assert segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=False)["warnings"] == []
+
+
+def test_voxels_that_are_no_numbers_are_told(tmp_path, collapsed):
+    hu = collapsed.hu.astype(np.float32)
+    hu[20:23, 20, 20] = np.nan
+    write_nifti(tmp_path / "ct.nii.gz", hu, np.diag([-SPACING[0], SPACING[1], -SPACING[2], 1.0]))
+    warnings = segment_file(tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz", view=False)["warnings"]
+    assert [warning.startswith(f"3 of {hu.size} voxels are not numbers") for warning in warnings] == [True]
 
 
 def test_no_page_of_an_earlier_label_map_is_left(tmp_path, collapsed):

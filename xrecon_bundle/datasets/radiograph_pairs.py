@@ -150,7 +150,7 @@ def _named_pairs(folder: Path, files: list[Path]) -> tuple[list[RadiographPair],
             pairs.append(RadiographPair(case, tuple(views[view] for view in VIEWS)))
         elif not (parent / RADIOGRAPHS).exists():
             missing = next(view for view in VIEWS if view not in views)
-            problems[case] = f"{parent}: there is no {missing} file beside the other view"
+            problems[case] = f"{parent}: there is no {missing} file beside the other view; add it, or rename it"
     return pairs, problems
 
 
@@ -161,7 +161,7 @@ def _passed_over(folder: Path, files: list[Path], taken: set[Path], known: dict[
     for there, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if not folders and not names:
-            reasons[Path(there)] = "an empty folder"
+            reasons[Path(there)] = "an empty folder; put the patient's pa and lateral there, or remove it"
     problems = {}
     for place, reason in sorted(reasons.items()):
         case = place.relative_to(folder).as_posix()

@@ -119,6 +119,9 @@ def _checked(volume: CTVolume) -> CTVolume:
     check_affine(volume.affine)
     notes = "; ".join(volume.source.get("notes", []))
     check_hu(volume.hu, f" ({notes})" if notes else "")
+    if unknown := np.count_nonzero(~np.isfinite(volume.hu)):
+        said = f"{unknown} of {volume.hu.size} voxels are not numbers (NaN or infinite): they count as air"
+        volume.source.setdefault("warnings", []).append(said)
     return volume
 
 

@@ -16,7 +16,8 @@ from .place import Picture, Place, level_places, place_pictures
 from .resample import detector_matrix, resample_to_detector, shown_on_detector
 from .turning import to_upright, way_of
 
-KEEP = "; look how it was placed (on the page, or with --picture), and set keep_orientation if that is wrong"
+LOOK = "; look how it was placed (on the page, or with --picture)"
+KEEP = f"{LOOK}, and set keep_orientation if that is wrong"
 
 
 class Placement(NamedTuple):
@@ -108,9 +109,9 @@ def _doubts(view: View, record: dict[str, Any], stated: bool, picture: Picture, 
         return []
     if sure and not changes:
         return [
-            f"the {name} view may be mirrored: on which side the heart is, is not clear ({mirrored:.2f} that it is "
-            "mirrored); look at it on the page, mirror the file if it is, or set keep_orientation"
+            f"the {name} view may be mirrored: on which side the heart is, is not clear ({mirrored:.0%} that it is "
+            f"mirrored){LOOK}, mirror the file if it is, or set keep_orientation"
         ]
     if changes:
         return [f"the {name} view was {' and '.join(changes)} (confidence {record['confidence']:.2f}){KEEP}"]
-    return [f"the {name} view may be turned or mirrored (confidence that it is not: {record['confidence']:.2f})"]
+    return [f"the {name} view may be turned or mirrored (confidence that it is not: {record['confidence']:.2f}){KEEP}"]

@@ -9,6 +9,8 @@ import numpy as np
 from ..frame import voxel_size
 from ..segmentation.labels import SIDES
 
+FROM_RADIOGRAPHS = "this CT is computed from two radiographs; what is measured in it is not for diagnosis"
+DIFFERENT = 0.3  # of the lungs' volume: PTX-Seg and the network see other lungs
 COVERAGE = 0.9  # of the intervals
 NOTICE = (
     "An occupancy whose interval reaches 0 is no sign of a pneumothorax. The intervals hold for simulated radiographs. "
@@ -49,16 +51,26 @@ def estimate_labels(labels: np.ndarray, interval: list[float]) -> dict[str, Any]
 
 
 def reconstruction_warnings(measured: dict[str, Any], estimates: dict[str, Any] | None) -> list[str]:
-    """Warn of a pneumothorax that is measured in a reconstruction though it may as well be none.
+    """Warn of lungs that the network sees otherwise, and of a pneumothorax that may as well be none.
 
     Args:
         measured: of the reconstruction, as :func:`xrecon_bundle.segmentation.measures.measure_pneumothorax` returns it.
         estimates: of the same one, see :func:`estimate_labels`; None where there are none.
     """
-    lowest, highest = (estimates or {}).get("total", {}).get("occupancy_interval", (1.0, 1.0))
-    if measured["total"]["size"] == "none" or lowest > 0:
-        return []
-    return [
-        f"the {100 * measured['total']['occupancy']:.0f} % of free air in this reconstruction are no sign of a "
-        f"pneumothorax: as the network sees it, 0 to {100 * highest:.0f} % fit these radiographs"
-    ]
+    warnings = []
+    total, seen = measured["total"], (estimates or {}).get("total", {})
+    if seen:
+        own, other = (one["lung_ml"] + one["pneumothorax_ml"] for one in (total, seen))
+        if abs(own - other) > DIFFERENT * other:
+            warnings.append(
+                f"PTX-Seg measures {own / 1000:.1f} L of lung and free air in this reconstruction, the network "
+                f"{other / 1000:.1f} L; look at the labels before you use either"
+            )
+    lowest, highest = seen.get("occupancy_interval", (1.0, 1.0))
+    if total["size"] != "none" and lowest <= 0:
+        sides = [f"{side} {100 * measured[side]['occupancy']:.0f} %" for side in SIDES]
+        warnings.append(
+            f"the free air in this reconstruction ({', '.join(sides)}) is no sign of a pneumothorax: as the network "
+            f"sees it, 0 to {100 * highest:.0f} % of both cavities together fit these radiographs"
+        )
+    return warnings

@@ -9,7 +9,9 @@ import torch
 
 from ..files import InputError, check_readable, load_nifti
 from ..frame import hu_to_unit
+from ..io.readers import named
 from ..metrics import image_metrics
+from ..volume import check_hu
 
 
 def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
@@ -32,6 +34,8 @@ def compare_files(pred: str | Path, true: str | Path) -> dict[str, float]:
             f"{pred} and {true} differ in orientation or voxel size; compare with the ct.nii.gz that "
             "`xrecon simulate` wrote beside the radiographs"
         )
+    with named(Path(true)):
+        check_hu(true_hu)
     metrics = image_metrics(torch.from_numpy(hu_to_unit(pred_hu)), torch.from_numpy(hu_to_unit(true_hu)))
     return metrics | {"offset_mm": float(np.linalg.norm(pred_affine[:3, 3] - true_affine[:3, 3]))}
 

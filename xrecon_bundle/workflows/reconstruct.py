@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,20 @@ def report_path(output: Path, output_format: Format) -> Path:
         return output / REPORT
     suffix = next(suffix for suffix in NIFTI_SUFFIXES if output.name.endswith(suffix))
     return output.with_name(f"{output.name.removesuffix(suffix)}.json")
+
+
+def report_beside(ct_path: Path) -> dict[str, Any] | None:
+    """The report of a CT that is a reconstruction; None of any other, and of one that was replaced since."""
+    if not ct_path.is_dir() and not ct_path.name.endswith(NIFTI_SUFFIXES):
+        return None
+    path = report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti")
+    try:
+        report = json.loads(path.read_text())
+        of_this_ct = ct_path.is_dir() or path.stat().st_mtime_ns >= ct_path.stat().st_mtime_ns
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(report, dict) and {"placement", "consistency", "estimates"} <= report.keys()
+    return report if ours and of_this_ct else None
 
 
 def view_path(output: Path, output_format: Format) -> Path:

@@ -174,7 +174,7 @@ def _columns(output: Path, case: str, output_format: Format, view: bool) -> dict
     row: dict[str, Any] = {"consistency": _rounded(consistency["score"])}
     for side in ("pa", "lateral"):
         row |= {f"{side}_{name}": _rounded(value) for name, value in consistency[side].items()}
-    row["warnings"] = "; ".join(report["warnings"])
+    row["warnings"] = " | ".join(report["warnings"])
     for side in ("right", "left", "total"):
         measured = report.get(SEGMENTATION_KEY, {}).get(side, {})
         row |= {f"{side}_{name}": measured[name] for name in MEASURES if name in measured}

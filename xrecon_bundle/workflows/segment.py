@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from ..files import (
 )
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..segmentation.labels import REGIONS, SIDES
-from .estimates import reconstruction_warnings
+from .estimates import FROM_RADIOGRAPHS, reconstruction_warnings
 from .pages import page_path
-from .reconstruct import NIFTI_SUFFIXES, report_path
+from .reconstruct import report_beside
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -101,7 +100,9 @@ def segment_file(
         **measure_pneumothorax(labels, hu, spacing),
     }
     statistics["warnings"] += volume_warnings(statistics)
-    statistics["warnings"] += reconstruction_warnings(statistics, _estimates_beside(ct_path))
+    if (report := report_beside(ct_path)) is not None:
+        statistics["warnings"].append(FROM_RADIOGRAPHS)
+        statistics["warnings"] += reconstruction_warnings(statistics, report["estimates"])
     if pockets is not None:
         statistics["pockets"] = explained(pockets, labels, ct.affine)
     back = nibabel.orientations.ornt_transform(_chest_axes(), nibabel.io_orientation(ct.affine))
@@ -199,20 +200,6 @@ def _read(
         for path in target.files():
             check_writable(path, sources=chosen.files())
         return ct, _images(chosen)
-
-
-def _estimates_beside(ct_path: Path) -> dict[str, Any] | None:
-    """The network's estimates, where the CT is a reconstruction with its report beside it, written after it."""
-    if not ct_path.is_dir() and not ct_path.name.endswith(NIFTI_SUFFIXES):
-        return None
-    path = report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti")
-    try:
-        report = json.loads(path.read_text())
-        of_this_ct = ct_path.is_dir() or path.stat().st_mtime_ns >= ct_path.stat().st_mtime_ns
-    except (OSError, ValueError):  # any other CT
-        return None
-    ours = isinstance(report, dict) and {"placement", "consistency", "estimates"} <= report.keys()
-    return report["estimates"] if ours and of_this_ct else None
 
 
 def _images(series: Series) -> list[Dataset]:

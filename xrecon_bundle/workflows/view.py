@@ -16,6 +16,7 @@ from ..io.readers import read_ct
 from ..report.viewer import Overlay, Table, viewer_page, write_viewer
 from ..segmentation.labels import SIDES
 from .pages import page_path
+from .reconstruct import report_beside
 
 if TYPE_CHECKING:
     from .predictor import Reconstruction
@@ -47,7 +48,11 @@ def view_file(
             written.
     """
     ct_path = Path(ct_path)
-    output = page_path(ct_path) if output is None else Path(output)
+    if output is None:
+        output = page_path(ct_path)
+        if output.exists() and report_beside(ct_path) is not None:
+            raise InputError(f"{output} is the page of this reconstruction; give another name as --output")
+    output = Path(output)
     if output.suffix != ".html":
         raise InputError(f"{output}: the page is HTML; give a name that ends in .html")
     given = [Path(path) for path in (labels_path, deviation_path) if path is not None]
