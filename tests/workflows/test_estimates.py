@@ -128,17 +128,25 @@ def test_the_network_tells_unknown_from_dark_and_one_view_what_the_other_sees():
     ],
 )
 def test_free_air_that_may_be_none_is_warned_of(size, interval, warned):
-    total = {} if interval is None else {"occupancy_interval": interval}
-    said = reconstruction_warnings({"total": {"size": size, "occupancy": 0.34}}, {"total": total})
-    assert said == (
+    volumes = {"lung_ml": 3000.0, "pneumothorax_ml": 700.0}
+    total = volumes if interval is None else volumes | {"occupancy_interval": interval}
+    sides = {"right": {"occupancy": 0.34}, "left": {"occupancy": 0.01}, "total": {**volumes, "size": size}}
+    assert reconstruction_warnings(sides, {"total": total}) == (
         [
-            "the 34 % of free air in this reconstruction are no sign of a pneumothorax: as the network sees it, "
-            "0 to 30 % fit these radiographs"
+            "the free air in this reconstruction (right 34 %, left 1 %) is no sign of a pneumothorax: as the network "
+            "sees it, 0 to 30 % of both cavities together fit these radiographs"
         ]
         if warned
         else []
     )
 
 
+@pytest.mark.parametrize(("lung_ml", "warned"), [(3000.0, False), (4200.0, False), (5500.0, True), (1000.0, True)])
+def test_lungs_that_the_network_sees_otherwise_are_warned_of(lung_ml, warned):
+    measured = {"total": {"lung_ml": 3500.0, "pneumothorax_ml": 0.0, "size": "none"}}
+    said = reconstruction_warnings(measured, {"total": {"lung_ml": lung_ml, "pneumothorax_ml": 0.0}})
+    assert [f"the network {lung_ml / 1000:.1f} L" in text for text in said] == [True] * warned
+
+
 def test_weights_without_estimates_are_not_warned_of():
-    assert reconstruction_warnings({"total": {"size": "large", "occupancy": 0.34}}, None) == []
+    assert reconstruction_warnings({"total": {"size": "large"}}, None) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import skimage  # its parts are imported at first use
 from scipy import ndimage
 
 from .parameters import TISSUE
@@ -48,8 +47,10 @@ def find_body(hu: np.ndarray, edge_hu: float = TISSUE.lung_edge) -> np.ndarray:
 
 def _around(section: np.ndarray) -> np.ndarray:
     """The convex hull of a section's mask, roughly: of every fourth pixel."""
+    from skimage.morphology import convex_hull_image
+
     small = section[::4, ::4]
-    hull = skimage.morphology.convex_hull_image(small, offset_coordinates=False) if small.any() else small
+    hull = convex_hull_image(small, offset_coordinates=False) if small.any() else small
     return hull.repeat(4, axis=0).repeat(4, axis=1)[: section.shape[0], : section.shape[1]]
 
 

@@ -48,7 +48,7 @@ class ReportReconstructiond(MapTransform):
             report = self._report(data[key])
             saved = data[key].meta.get("saved_to")
             if saved is not None:
-                from .reconstruct import report_path  # not where MONAI Label runs: it has another pydicom
+                from .pages import report_path  # not where MONAI Label runs: it has another pydicom
 
                 write_json(report_path(Path(saved), "nifti"), report)
             result[self.output_key] = json.loads(to_json(report))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,10 @@ from ..files import (
     write_nifti,
     write_text,
 )
+from .pages import NIFTI_SUFFIXES, REPORT, VIEW, report_path, view_path
 
 if TYPE_CHECKING:
     from .predictor import Predictor, Reconstruction
-
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-REPORT = "reconstruction.json"  # in the folder of a DICOM series
-VIEW = "reconstruction.html"
 
 
 def check_output(output: Path, output_format: str) -> None:
@@ -35,33 +31,6 @@ def check_output(output: Path, output_format: str) -> None:
         )
     if output_format == "dicom" and output.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"{output}: a DICOM series is a folder; give a folder's name")
-
-
-def report_path(output: Path, output_format: Format) -> Path:
-    """Where the JSON of a result is: beside a NIfTI under its name, in a DICOM series' folder."""
-    if output_format == "dicom":
-        return output / REPORT
-    suffix = next(suffix for suffix in NIFTI_SUFFIXES if output.name.endswith(suffix))
-    return output.with_name(f"{output.name.removesuffix(suffix)}.json")
-
-
-def report_beside(ct_path: Path) -> dict[str, Any] | None:
-    """The report of a CT that is a reconstruction; None of any other, and of one that was replaced since."""
-    if not ct_path.is_dir() and not ct_path.name.endswith(NIFTI_SUFFIXES):
-        return None
-    path = report_path(ct_path, "dicom" if ct_path.is_dir() else "nifti")
-    try:
-        report = json.loads(path.read_text())
-        of_this_ct = ct_path.is_dir() or path.stat().st_mtime_ns >= ct_path.stat().st_mtime_ns
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(report, dict) and {"placement", "consistency", "estimates"} <= report.keys()
-    return report if ours and of_this_ct else None
-
-
-def view_path(output: Path, output_format: Format) -> Path:
-    """Where the page of a result is: beside its JSON."""
-    return report_path(output, output_format).with_suffix(".html")
 
 
 def write_reconstruction(result: Reconstruction, output: Path, output_format: Format, view: bool = False) -> None:

@@ -25,8 +25,9 @@ from ..files import (
     write_text,
 )
 from .estimates import reconstruction_warnings
+from .pages import report_path, view_path
 from .predictor import Predictor, Reconstruction
-from .reconstruct import check_output, report_path, view_path, write_reconstruction
+from .reconstruct import check_output, write_reconstruction
 
 SUMMARY = "summary.csv"
 SOURCE = "source.json"  # of a case: what it was made of and how, for the next run

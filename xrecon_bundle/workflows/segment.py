@@ -23,8 +23,7 @@ from ..files import (
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..segmentation.labels import REGIONS, SIDES
 from .estimates import FROM_RADIOGRAPHS, reconstruction_warnings
-from .pages import page_path
-from .reconstruct import report_beside
+from .pages import page_path, report_beside
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,7 @@ from ..io.on_grid import read_on_grid
 from ..io.readers import read_ct
 from ..report.viewer import Overlay, Table, viewer_page, write_viewer
 from ..segmentation.labels import SIDES
-from .pages import page_path
-from .reconstruct import report_beside
+from .pages import page_path, report_beside
 
 if TYPE_CHECKING:
     from .predictor import Reconstruction
@@ -102,10 +102,11 @@ def reconstruction_page(result: Reconstruction, labels: np.ndarray | None = None
     tables = [
         Table(f"Consistency {consistency['score']:.2f}: the CT against its radiographs", ["", "PA", "lateral"], rows)
     ]
-    if report["estimates"] is not None:
-        tables.insert(0, estimates_table(report["estimates"]))
     if "pneumothorax" in report:
-        tables.insert(0, pneumothorax_table(report["pneumothorax"]))
+        measured = pneumothorax_table(report["pneumothorax"])
+        tables.insert(0, replace(measured, caption="As PTX-Seg measures them in the computed CT"))
+    if report["estimates"] is not None:  # first: they know what the radiographs leave open
+        tables.insert(0, estimates_table(report["estimates"]))
     overlays = [] if result.labels is None else [Overlay("labels of the network", result.labels)]
     if labels is not None:
         overlays = [Overlay(LABELS, labels)]

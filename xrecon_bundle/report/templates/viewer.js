@@ -59,7 +59,7 @@
     crosshairWidthUnit: "mm",
     multiplanarLayout: GRID,
     multiplanarEqualSize: true,
-    fontColor: [0.9, 0.92, 0.95, 1],
+    fontColor: [1, 0.8, 0.35, 1], // seen on bright tissue and on air
     multiplanarForceRender: true,
     multiplanarShowRender: 1,
     dragAndDropEnabled: false,
