@@ -141,6 +141,13 @@ def test_free_air_that_may_be_none_is_warned_of(size, interval, warned):
     )
 
 
+def test_a_side_without_a_lung_is_left_out():
+    total = {"lung_ml": 1500.0, "pneumothorax_ml": 500.0}
+    sides = {"right": {"occupancy": 0.25}, "left": {"occupancy": float("nan")}, "total": {**total, "size": "large"}}
+    (said,) = reconstruction_warnings(sides, {"total": total | {"occupancy_interval": [0.0, 0.3]}})
+    assert "(right 25 %)" in said
+
+
 @pytest.mark.parametrize(("lung_ml", "warned"), [(3000.0, False), (4200.0, False), (5500.0, True), (1000.0, True)])
 def test_lungs_that_the_network_sees_otherwise_are_warned_of(lung_ml, warned):
     measured = {"total": {"lung_ml": 3500.0, "pneumothorax_ml": 0.0, "size": "none"}}

@@ -68,7 +68,8 @@ def reconstruction_warnings(measured: dict[str, Any], estimates: dict[str, Any] 
             )
     lowest, highest = seen.get("occupancy_interval", (1.0, 1.0))
     if total["size"] != "none" and lowest <= 0:
-        sides = [f"{side} {100 * measured[side]['occupancy']:.0f} %" for side in SIDES]
+        shares = {side: 100 * measured[side]["occupancy"] for side in SIDES}
+        sides = [f"{side} {share:.0f} %" for side, share in shares.items() if np.isfinite(share)]  # NaN: no lung there
         warnings.append(
             f"the free air in this reconstruction ({', '.join(sides)}) is no sign of a pneumothorax: as the network "
             f"sees it, 0 to {100 * highest:.0f} % of both cavities together fit these radiographs"
