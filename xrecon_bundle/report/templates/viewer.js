@@ -59,7 +59,7 @@
     crosshairWidthUnit: "mm",
     multiplanarLayout: GRID,
     multiplanarEqualSize: true,
-    fontColor: [1, 0.8, 0.35, 1], // seen on bright tissue and on air
+    fontColor: [0.45, 0.72, 1, 1], // seen on bright tissue and on air
     multiplanarForceRender: true,
     multiplanarShowRender: 1,
     dragAndDropEnabled: false,
