@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from chest_phantom import dicom_slices, phantom, phantom_affine, save_dicom
 
 from xrecon_bundle.cli import main
 from xrecon_bundle.frame import cube_affine
@@ -225,6 +226,16 @@ def test_the_page_of_a_reconstruction_is_not_replaced_by_one_that_says_less(fold
     assert (folder / "ct.html").read_text() == "the page of the reconstruction"
     main(["view", str(folder / "ct.nii.gz"), "--output", str(folder / "other.html")])
     assert len(embedded((folder / "other.html").read_text())) == 1
+
+
+def test_the_page_beside_a_reconstructed_series_may_be_made_again(tmp_path):
+    """The reconstruction's own page lies in the series' folder."""
+    affine = phantom_affine()
+    save_dicom(tmp_path / "ct", dicom_slices(phantom(affine), affine))
+    (tmp_path / "ct" / "reconstruction.json").write_text('{"placement": {}, "consistency": {}, "estimates": null}')
+    for _ in range(2):
+        main(["view", str(tmp_path / "ct")])
+    assert len(embedded((tmp_path / "ct.html").read_text())) == 1
 
 
 def test_a_page_is_html(folder):

@@ -16,7 +16,7 @@ NODES = 5  # of the random displacement along each axis, a cubic spline between 
 def bend_chest(
     ct: np.ndarray, labels: np.ndarray, rng: np.random.Generator, spacing_mm: float, most_mm: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move a CT and its labels smoothly.
+    """Move a CT and its labels smoothly: a random elastic deformation (Simard et al., ICDAR 2003) by a coarse spline.
 
     Args:
         ct: ``(S, S, S)`` in HU.

@@ -25,9 +25,12 @@ def find_body(hu: np.ndarray, edge_hu: float = TISSUE.lung_edge) -> np.ndarray:
     leaking = []
     for z in np.flatnonzero(lung.sum(axis=(0, 1)) > least):
         thick = ndimage.binary_erosion(lung[..., z], iterations=RIM)  # than skin and clothes
-        if thick.sum() > 0.5 * least and (thick & _around(body[..., z])).sum() > 0.5 * least:  # nor is it the table
+        if thick.sum() <= 0.5 * least:
+            continue
+        around = _around(body[..., z])
+        if (thick & around).sum() > 0.5 * least:  # not the table
             leaking.append(z)
-            lung[..., z] &= _around(body[..., z])
+            lung[..., z] &= around
     if not leaking:
         return body
     for z in leaking:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".h5", ".hdf5", ".dcm")
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")  # of a reconstruction
+NIFTI_SUFFIXES = (".nii.gz", ".nii")  # of what is written
 REPORT, VIEW = "reconstruction.json", "reconstruction.html"  # in the folder of a DICOM series
 
 

@@ -23,7 +23,7 @@ from ..files import (
 from ..frame import AIR_HU, AXCODES, voxel_spacing
 from ..segmentation.labels import REGIONS, SIDES
 from .estimates import FROM_RADIOGRAPHS, reconstruction_warnings
-from .pages import page_path, report_beside
+from .pages import NIFTI_SUFFIXES, page_path, report_beside
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -176,7 +176,7 @@ class _Target:
             if path.suffix != ".dcm":
                 raise InputError(f"{path}: a DICOM segmentation is one file; let the name end in .dcm")
             return cls(path, path.with_suffix(".json"), report=path.with_suffix(".sr.dcm"), page=page)
-        suffix = next((end for end in (".nii.gz", ".nii") if path.name.endswith(end)), None)
+        suffix = next((end for end in NIFTI_SUFFIXES if path.name.endswith(end)), None)
         if suffix is None:
             raise InputError(f"{path}: a label map is written as NIfTI; let the name end in .nii.gz")
         name = path.name.removesuffix(suffix)

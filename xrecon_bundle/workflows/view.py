@@ -50,7 +50,8 @@ def view_file(
     ct_path = Path(ct_path)
     if output is None:
         output = page_path(ct_path)
-        if output.exists() and report_beside(ct_path) is not None:
+        # Of a series the page lies in its folder, and the one beside it is ours to replace.
+        if not ct_path.is_dir() and output.exists() and report_beside(ct_path) is not None:
             raise InputError(f"{output} is the page of this reconstruction; give another name as --output")
     output = Path(output)
     if output.suffix != ".html":
