@@ -370,7 +370,12 @@ def test_the_weights_for_films_are_known_by_their_file():
     assert coarse.coarse.isfinite().all()
 
 
-def test_onnx_is_refused_at_once(network, tmp_path):
-    with pytest.raises(InputError, match=r"ONNX of a fine generator.*pt2"):
-        export_generator(network, tmp_path / "fine.onnx")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.slow
+def test_onnx(trained, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    export_generator(trained, tmp_path / "fine.onnx")
+    image = torch.rand(1, 2, SIZE, SIZE)
+    image[:, :, :10] = trained.unknown
+    (found,) = runtime.InferenceSession(tmp_path / "fine.onnx").run(["pred"], {"image": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), trained(image).detach(), rtol=0, atol=1e-3)

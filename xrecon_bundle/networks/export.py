@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +29,11 @@ def export_generator(generator: nn.Module, path: str | Path) -> None:
             :data:`METADATA` too: ``spatial_size``, and ``unknown``, the input's value where a film shows nothing.
 
     Raises:
-        InputError: the name is neither, the packages ``onnx`` and ``onnxscript`` are missing, or a fine generator shall
-            become ONNX, which PyTorch's exporter does not bring to an end.
+        InputError: the name is neither, or the packages ``onnx`` and ``onnxscript`` are missing.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: a generator is exported as {' or '.join(SUFFIXES)}; name the file so")
-    if path.suffix == ".onnx" and isinstance(generator, FineGenerator):
-        raise InputError(f"{path}: ONNX of a fine generator does not work yet; name the file .pt2")
     size = cast(int, generator.spatial_size)
     image = torch.zeros(1, 2, size, size)
     export = _export_onnx if path.suffix == ".onnx" else _export_program
@@ -50,12 +49,40 @@ def _export_program(generator: nn.Module, image: Tensor, path: Path) -> None:
 
 
 def _export_onnx(generator: nn.Module, image: Tensor, path: Path) -> None:
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # no torchvision
     try:
         program = torch.onnx.export(
-            generator, (image,), input_names=["image"], output_names=["pred"], dynamo=True, verbose=False
+            generator,
+            (image,),
+            input_names=["image"],
+            output_names=["pred"],
+            dynamo=True,
+            verbose=False,
+            # its rules do not come to an end on the 33,000 nodes of a fine generator
+            optimize=not isinstance(generator, FineGenerator),
+            custom_translation_table={torch.ops.aten.conv3d.default: _onnx_conv3d()},
         )
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: needs the package {error.name}; pip install 'xrecon-bundle[onnx]'") from error
     assert program is not None  # of the newer exporter
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)
+
+
+def _onnx_conv3d() -> Callable[..., Any]:
+    """A 3D convolution as ONNX: onnxscript 0.7 gives one without a bias a bias of the wrong shape."""
+    from onnxscript import opset18
+
+    def conv3d(
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Sequence[int] = (1, 1, 1),
+        padding: Sequence[int] = (0, 0, 0),
+        dilation: Sequence[int] = (1, 1, 1),
+        groups: int = 1,
+    ) -> Any:
+        pads = [*padding, *padding]
+        return opset18.Conv(x, weight, bias, strides=list(stride), pads=pads, dilations=list(dilation), group=groups)
+
+    return conv3d
