@@ -22,7 +22,8 @@ from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.cases import write_case
 from xrecon_bundle.files import write_json
 from xrecon_bundle.frame import cube_affine
-from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator
+from xrecon_bundle.networks import build_generator
+from xrecon_bundle.networks.weights import SPATIAL_SIZE, load_generator, save_weights
 from xrecon_bundle.projection import ConeBeamGeometry
 from xrecon_bundle.workflows.predictor import Predictor
 
@@ -175,6 +176,22 @@ def test_missing_data_is_named(config: str, overrides: dict[str, str], message: 
     assert not list(tmp_path.rglob("*.pt"))
 
 
+def test_weights_of_any_size_are_evaluated_at_theirs(dataset: Path, tmp_path: Path) -> None:
+    save_weights(build_generator("compact", 128).state_dict(), tmp_path / "model.pt")
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "evaluate.yaml"))
+    parser["ckpt_path"] = str(tmp_path / "model.pt")
+    assert parser.get_parsed_content("spatial_size") == 128
+    assert parser.get_parsed_content("network_def").spatial_size == 128
+
+
+def test_fine_tuning_may_recompute_activations() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("train.yaml", "fine_tune.yaml")])
+    parser["bundle_root"], parser["activation_checkpointing"] = str(ROOT), "true"
+    assert parser.get_parsed_content("network_def").activation_checkpointing is True
+
+
 @pytest.mark.parametrize(
     ("config", "workflow_type"), [("train.yaml", "train"), ("inference.yaml", "infer"), ("evaluate.yaml", "infer")]
 )
@@ -275,9 +292,9 @@ def test_versions_and_sizes_agree_everywhere() -> None:
     }
     for package, version in (named | metadata["required_packages_version"]).items():
         assert {_pypi(name): pin for name, pin in pins.items()}[_pypi(package)] == version, package
-    for config in ("train.yaml", "evaluate.yaml"):
-        content = yaml.safe_load((CONFIGS / config).read_text())
-        assert (content["spatial_size"], content["network_preset"]) == (SPATIAL_SIZE, "compact")
+    train, evaluate = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("train", "evaluate"))
+    assert train["spatial_size"] == SPATIAL_SIZE
+    assert train["network_preset"] == evaluate["network_preset"] == "compact"
 
 
 def _pypi(name: str) -> str:

@@ -289,6 +289,35 @@ def test_the_output_inside_the_source_folder_is_not_a_source(tmp_path):
         assert sum(summary.splits.values()) == 1
 
 
+def test_an_earlier_dataset_among_the_cts_is_no_source(tmp_path):
+    """Else every patient would be there twice, under two names, in two splits."""
+    save_nifti(tmp_path / "a.nii.gz", phantom(AFFINE), AFFINE)
+    prepare(tmp_path, tmp_path / "sub" / "small", SIZE, workers=1)
+    prepare(tmp_path, tmp_path / "other", SIZE, workers=1)
+    assert [source.path for source in find_sources(tmp_path)[0]] == ["a.nii.gz"]
+
+
+def test_the_output_is_not_the_source_folder(tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", phantom(AFFINE), AFFINE)
+    with pytest.raises(InputError, match="another --output_dir"):
+        prepare(tmp_path, tmp_path / "x" / "..", SIZE, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"workers": 0}, "1 or more"),
+        ({"workers": -1}, "1 or more"),
+        ({"patient_pattern": "("}, "no regular expression"),
+    ],
+)
+def test_options_that_cannot_be_are_one_error(options, said, tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", phantom(AFFINE), AFFINE)
+    with pytest.raises(InputError, match=said):
+        prepare(tmp_path, tmp_path / "out", SIZE, **options)
+
+
 @pytest.mark.parametrize("make", [lambda folder: None, Path.mkdir, lambda folder: folder.write_text("a file")])
 def test_no_folder_or_nothing_in_it_is_one_error_and_no_output(make, tmp_path):
     make(tmp_path / "cts")

@@ -11,7 +11,7 @@ from xrecon_bundle import frame
 from xrecon_bundle.anatomy.thorax import synthesize_thorax
 from xrecon_bundle.datasets.blocks import StoreBlocks, StoreCases
 from xrecon_bundle.datasets.training_store import COARSE, PIXELS, SIZE, draw_case, list_store, write_store
-from xrecon_bundle.files import InputError
+from xrecon_bundle.files import InputError, file_sha256
 from xrecon_bundle.projection import ConeBeamGeometry, Projector
 
 
@@ -197,6 +197,7 @@ def test_the_same_seed_gives_the_same_items(store):
     first, again = (StoreBlocks(store, film_share=0.5).set_random_state(5) for _ in range(2))
     for index in range(4):
         one, two = first[index], again[index]
+        assert one.pop("case") == two.pop("case")
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -218,7 +219,8 @@ def test_without_a_block_a_case_needs_no_fine_ct(tmp_path):
     for name in ("ct", "labels"):
         (tmp_path / "cases" / "ann-00000" / f"{name}.npy").unlink()
     item = StoreBlocks(tmp_path, edge=0).set_random_state(6)[0]
-    assert set(item) == {"image", "coarse", "coarse_segmentation"}
+    assert set(item) == {"case", "image", "coarse", "coarse_segmentation"}
+    assert item["case"] == "ann-00000"
     assert item["image"].shape == (2, SIZE, SIZE)
     assert StoreCases(tmp_path, ["ann"], coarse=True)[0]["label"].shape == (1, COARSE, COARSE, COARSE)
 
@@ -249,14 +251,46 @@ def test_who_is_shaped_as_one_held_out_is_held_out_too(tmp_path):
     }
 
 
+def keep_person(store: Path, name: str, seed: int) -> Path:
+    """A CT file, of which only the bytes matter, and what the store keeps of it."""
+    file = store / f"{name}.nii.gz"
+    file.write_bytes(f"{name} {seed}".encode())
+    case = synthesize_thorax(seed, 32)
+    ct, labels = (part.repeat(7, 0).repeat(7, 1).repeat(7, 2) for part in (case.ct, case.segmentation))
+    (store / "people").mkdir(exist_ok=True)
+    np.savez(store / "people" / f"{name}-{file_sha256(file)[:8]}.npz", ct=ct, labels=labels)
+    return file
+
+
+def test_another_ct_under_the_same_name_is_another_person(tmp_path):
+    options = {"synthetic_every": 0, "spatial_size": 32}
+    people = {"ann": keep_person(tmp_path, "ann", 0)}
+    (name,) = write_store(tmp_path, people, 1, **options)
+    case = tmp_path / "cases" / name
+    before = np.load(case / "ct.npy")
+    assert case.stat().st_mode == case.parent.stat().st_mode
+    write_store(tmp_path, {"ann": keep_person(tmp_path, "ann", 5)}, 1, **options)
+    assert not np.array_equal(np.load(case / "ct.npy"), before)
+
+
+def test_who_is_not_to_be_learnt_from_any_more_is_named(tmp_path):
+    options = {"synthetic_every": 0, "spatial_size": 32}
+    people = {name: keep_person(tmp_path, name, seed) for seed, name in enumerate(("ann", "bob"))}
+    write_store(tmp_path, people, 2, **options)
+    with pytest.raises(InputError, match=r"1 cases of people.*bob-00001.*another --folder"):
+        write_store(tmp_path, {"ann": people["ann"]}, 2, **options)
+    assert (tmp_path / "cases" / "bob-00001").is_dir()
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / ".making-synthetic-00000").mkdir(parents=True)
+    write_store(tmp_path, {}, 1, synthetic_every=1, spatial_size=32)
+    assert not list(tmp_path.glob(".making-*"))
+
+
 def test_a_store_of_people_between_people(tmp_path):
     """Two people at 224, kept as :func:`standard_person` keeps them; at 32 it takes seconds."""
-    (tmp_path / "people").mkdir()
-    for number, name in enumerate(("ann", "bob")):
-        case = synthesize_thorax(number, 32)
-        ct, labels = (part.repeat(7, 0).repeat(7, 1).repeat(7, 2) for part in (case.ct, case.segmentation))
-        np.savez(tmp_path / "people" / f"{name}.npz", ct=ct, labels=labels)
-    people = {name: Path(f"{name}.nii.gz") for name in ("ann", "bob")}
+    people = {name: keep_person(tmp_path, name, seed) for seed, name in enumerate(("ann", "bob"))}
     names = write_store(tmp_path, people, 2, synthetic_every=2, spatial_size=32, spread=1.5, between=1.0)
     assert names == ["ann+bob-00000", "synthetic-00001"]
     assert [path.name for path in list_store(tmp_path)] == names

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
+from xrecon_bundle.engines import ConstantThenLinearLR
 from xrecon_bundle.files import InputError
-from xrecon_bundle.handlers import SaveBestModel, TrainingCheckpoint
+from xrecon_bundle.handlers import SaveBestModel, TrainingCheckpoint, better
 
 
 def engine_adding_one(network: torch.nn.Linear) -> Engine:
@@ -101,3 +102,35 @@ def test_a_checkpoint_of_another_kind_of_training_is_named(tmp_path: Path) -> No
     torch.save({"network": {}, "epoch": 3, "ema": {}}, tmp_path / "checkpoint_epoch=3.pt")
     with pytest.raises(InputError, match="not in both: ema"):
         trained(tmp_path, max_epochs=5, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [("psnr", False), ("ssim_avg", False), ("ssim_3d_body", False), ("cosine_similarity", False)]
+    + [(name + body, True) for name in ("mae", "mae_hu", "mse") for body in ("", "_body")],
+)
+def test_of_an_error_less_is_better(name: str, lower: bool) -> None:
+    assert better(name)(1.0, 2.0) == lower
+    assert better(name)(2.0, 1.0) != lower
+    assert not better(name)(1.0, 1.0)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(1e-3, 1e-3 * 0.75), (1e-6, 1e-6 * 0.75)])
+def test_whoever_resumes_may_change_the_learning_rate(asked: float, expected: float, tmp_path: Path) -> None:
+    """Epoch 5 of 8 with the fall from epoch 4 on: three quarters."""
+
+    def run(rate: float, epochs: int, resume: bool) -> dict:
+        network = linear()
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+        scheduler = ConstantThenLinearLR(optimizer, decay_start=4, max_epochs=8)
+        engine = engine_adding_one(network)
+        seen = []
+        objects = {"optimizer": optimizer, "scheduler": scheduler}
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: seen.append(optimizer.param_groups[0]["lr"]))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: (optimizer.step(), scheduler.step()))
+        TrainingCheckpoint(objects, str(tmp_path), resume=resume).attach(engine)
+        engine.run([0], max_epochs=epochs)
+        return seen
+
+    run(1e-3, 5, resume=False)
+    assert run(asked, 6, resume=True) == [pytest.approx(expected)]

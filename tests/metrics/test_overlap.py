@@ -31,6 +31,12 @@ def test_distances_are_in_millimetres_along_each_axis(axis, expected):
     assert values["hd95_right_lung"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 3), (1, 1, 2.5), (0.7, 0.7, np.float32(2.5)), np.array([1, 2, 3])])
+def test_any_numbers_are_a_spacing(spacing):
+    values = region_overlap(_box((5, 5, 6), (10, 20, 10)), _box((5, 5, 5), (10, 20, 10)), spacing)
+    assert values["hd95_right_lung"] == pytest.approx(float(spacing[2]))
+
+
 def test_surface_distances_equal_distances_between_surface_voxels():
     grid = np.stack(np.meshgrid(*map(np.arange, (30, 40, 24)), indexing="ij"), axis=-1) * SPACING
     true = (np.linalg.norm(grid - (28, 18, 35), axis=-1) < 14).astype(np.uint8) * 4

@@ -167,3 +167,14 @@ def test_in_a_bundles_folder_what_the_gate_refuses_is_a_warning(files, weights, 
     assert json.loads((tmp_path / "case_ct.json").read_text()) == result
     with pytest.raises(InputError, match="no chest radiograph"):
         Predictor(weights)([pair])
+
+
+def test_one_biplanar_file_needs_no_list(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no_such\.nii\.gz: the NIfTI file cannot be read"):
+        Predictor(build_generator("compact", SIZE))(str(tmp_path / "no_such.nii.gz"))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_pair_is_one_file_or_two(number: int, files) -> None:
+    with pytest.raises(InputError, match="a PA and a lateral file"):
+        Predictor(build_generator("compact", SIZE))([files[0]] * number)

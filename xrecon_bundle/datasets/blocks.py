@@ -70,7 +70,7 @@ class StoreBlocks(Randomizable, Dataset):
 
     An item has ``image`` ``(2, 224, 224)``, ``label`` ``(1, edge, edge, edge)`` in network units, ``segmentation``
     int64 of its shape without the channel, ``start`` ``(3,)`` of the block (these three only with a block), ``coarse``
-    ``(1, 64, 64, 64)`` and ``coarse_segmentation``.
+    ``(1, 64, 64, 64)``, ``coarse_segmentation``, and ``case``, its name.
 
     Raises:
         InputError: no case is finished.
@@ -113,7 +113,8 @@ class StoreBlocks(Randomizable, Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One item; the index does not matter."""
         if self.drawn % self.blocks_per_picture == 0:
-            self.case = self._draw_case()
+            drawn = self.cases[self.R.randint(len(self.cases))]
+            self.name, self.case = drawn.name, self._bent(drawn)
             self.film_drawn = self.R.random_sample() < self.film_share
             self.image = draw_film(self.case, self.film, self.place) if self.film_drawn else line_integrals(self.case)
             self.mirrored = self.R.random_sample() < self.mirror_share
@@ -125,14 +126,14 @@ class StoreBlocks(Randomizable, Dataset):
         if self.mirrored:
             coarse, coarse_labels = coarse.flip(0), OTHER_SIDE[coarse_labels[::-1]]
         item = {
+            "case": self.name,
             "image": self.image,
             "coarse": coarse[None],
             "coarse_segmentation": torch.from_numpy(coarse_labels.astype(np.int64)),
         }
         return item | self._block(self.case, coarse_labels, self.film_drawn) if self.edge else item
 
-    def _draw_case(self) -> Path | Chest:
-        case = self.cases[self.R.randint(len(self.cases))]
+    def _bent(self, case: Path) -> Path | Chest:
         if not self.bent_mm:
             return case
         ct, labels = (np.load(case / f"{name}.npy") for name in ("ct", "labels"))

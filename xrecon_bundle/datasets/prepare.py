@@ -74,11 +74,13 @@ def prepare(
             :func:`xrecon_bundle.datasets.sources.find_sources`.
 
     Raises:
-        InputError: no CT below the folder, none of them usable, nothing can be written to ``output_dir``, the cluster
-            cannot be reached, or a worker was killed.
+        InputError: no CT below the folder, none of them usable, ``output_dir`` is that folder or cannot be written
+            to, the cluster cannot be reached, or a worker was killed.
     """
     check_size(spatial_size)
     root, output = Path(ct_folder).resolve(), Path(output_dir).resolve()
+    if output == root:
+        raise InputError(f"{root}: the dataset would lie among the CTs; give another --output_dir")
     check_writable(output / MANIFEST)
     sources, excluded = find_sources(root, output, patient_pattern)
     for leftover in output.glob(".*.partial"):

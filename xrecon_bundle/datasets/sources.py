@@ -15,6 +15,7 @@ from ..dicom.series import Series, choose_series, is_dicom, scan_dicom
 from ..files import InputError, find_files
 from ..io.itk_header import read_header
 from ..io.readers import FILE_SUFFIXES, ITK_SUFFIXES, has_suffix
+from .cases import MANIFEST
 
 LIDC_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _UID = re.compile(r"^\d+(\.\d+){4,}$")
@@ -47,7 +48,8 @@ def find_sources(
     Volumes are taken by their suffix. DICOM files are grouped by study and patient; of each study the series that
     :func:`xrecon_bundle.dicom.series.choose_series` picks is one case, and its other CT series are listed among what is
     none, as are damaged DICOM files. Files of other kinds are passed over. Links are followed, see
-    :func:`xrecon_bundle.files.find_files`; what cannot be read is listed.
+    :func:`xrecon_bundle.files.find_files`; what cannot be read is listed. What ``prepare`` made, a folder with its
+    manifest, is passed over.
 
     The patient is, in this order: what ``patient_pattern`` finds in the path (its first group, if it has one), the
     LIDC-IDRI number in the path, a hash of DICOM's PatientID (the identifier itself is not written anywhere), the first
@@ -59,11 +61,17 @@ def find_sources(
         patient_pattern: regular expression.
 
     Raises:
-        InputError: the folder is missing or holds no CT file at all.
+        InputError: the folder is missing or holds no CT file at all, or the pattern is none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds your CTs")
+    try:
+        re.compile(patient_pattern or "")
+    except re.error as error:
+        raise InputError(f"{patient_pattern}: the patient pattern is no regular expression ({error})") from error
     files, problems = find_files(folder, skip)
+    made = {path.parent for path in files if path.name == MANIFEST}  # datasets of ours: every patient once more
+    files = [path for path in files if made.isdisjoint(path.parents)]
     sources, dicom = [], []
     for path in files:
         if has_suffix(path, FILE_SUFFIXES):

@@ -87,8 +87,10 @@ def run_cases(
         the outcomes in the order of ``items``.
 
     Raises:
-        InputError: the cluster cannot be reached, or a worker was killed.
+        InputError: there is no worker, the cluster cannot be reached, or a worker was killed.
     """
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers {workers!r}: how many processes work at a time, 1 or more")
     safely = partial(_make_safely, make, threads)
     with tqdm(total=len(items), desc=description, unit="case") as progress:
         if workers == 1 and cluster is None:

@@ -26,7 +26,6 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 SIZE, COARSE, PIXELS = 224, 64, 288
 RECORD = "case.json"
+MAKING = ".making-"
 ARRAYS = 3  # 1: without dense.npy; 2: ct.npy of 1.6 mm only; a case with other arrays is made anew
 SYNTHETIC = "synthetic"
 AND = "+"  # between the names of two people, the first of whom is shaped as the second in part
@@ -93,7 +93,7 @@ def write_store(
         the names of the cases.
 
     Raises:
-        InputError: a case could not be made, or nobody is there to go ``between``.
+        InputError: a case could not be made, nobody is there to go ``between``, or the store has cases of others.
     """
     folder, names = Path(folder), sorted(people)
     if between and len(names) < 2:
@@ -107,6 +107,14 @@ def write_store(
         if not synthetic and rng.random() < between:
             name += AND + str(rng.choice([other for other in names if other != name]))
         jobs.append((name, number))
+    for leftover in folder.glob(f"{MAKING}*"):  # of a run that was killed
+        shutil.rmtree(leftover)
+    known = {*names, SYNTHETIC}
+    if others := [case.name for case in (folder / "cases").glob("*") if not _people(case) <= known]:
+        raise InputError(
+            f"{folder}: holds {len(others)} cases of people who are not to be learnt from ({others[0]}, ...); delete "
+            "these, or give another --folder"
+        )
     outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread, bent_mm), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
@@ -134,13 +142,13 @@ def list_store(
     return sorted(found, key=lambda path: path.name[-5:])[:limit]
 
 
-def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A CT in the chest frame at 1.6 mm, int16 HU, and its labels, kept in ``cache``."""
+def standard_person(name: str, path: Path, cache: Path, digest: str) -> tuple[np.ndarray, np.ndarray]:
+    """A CT in the chest frame at 1.6 mm, int16 HU, and its labels, kept in ``cache`` by ``digest``."""
     from ..io.readers import read_ct
     from ..placement.standardize import standardize_ct
     from ..segmentation import PTXSeg
 
-    kept = cache / f"{name}.npz"
+    kept = cache / f"{name}-{digest}.npz"
     if not kept.exists():
         if name == "LIDC-IDRI-0001":
             from .lidc import standard_lidc
@@ -158,8 +166,8 @@ def standard_person(name: str, path: Path, cache: Path) -> tuple[np.ndarray, np.
 
 
 @lru_cache(maxsize=16)  # of a worker: unpacking a person takes as long as half a case
-def _sized_person(name: str, path: Path, cache: Path, spatial_size: int) -> tuple[np.ndarray, np.ndarray]:
-    ct, labels = standard_person(name, path, cache)
+def _sized_person(name: str, path: Path, cache: Path, spatial_size: int, digest: str) -> tuple[np.ndarray, np.ndarray]:
+    ct, labels = standard_person(name, path, cache, digest)
     return (ct, labels) if spatial_size == SIZE else resize_labelled(ct, labels, spatial_size)
 
 
@@ -167,9 +175,12 @@ def _velocity_between(person: str, other: str, people: dict[str, Path], cache: P
     from ..anatomy.likeness import velocity_between
     from ..projection.film import extend_scan
 
-    kept = cache / f"{person}{AND}{other}-{spatial_size}.npy"
+    of_both = AND.join(f"{name}-{_digest(people[name])}" for name in (person, other))
+    kept = cache / f"{of_both}-{spatial_size}.npy"
     if not kept.exists():
-        both = [_sized_person(name, people[name], cache, spatial_size) for name in (person, other)]
+        both = [
+            _sized_person(name, people[name], cache, spatial_size, _digest(people[name])) for name in (person, other)
+        ]
         (ct, labels), (other_ct, other_labels) = ((extend_scan(ct, 0.0), labels) for ct, labels in both)
         spacing = (frame.voxel_size(spatial_size),) * 3
         velocity = velocity_between(ct, labels, other_ct, other_labels, spacing)
@@ -269,14 +280,14 @@ def _make_case(
     folder: Path, people: dict[str, Path], spatial_size: int, spread: float, bent_mm: float, job: tuple[str, int]
 ) -> Outcome:
     target = folder / "cases" / _name(*job)
-    key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS}
-    if bent_mm:
-        key["bent_mm"] = bent_mm
+    key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS, "bent_mm": bent_mm}
+    key["sources"] = {name: _digest(people[name]) for name in _people(target) if name in people}
     record = finished_record(target / RECORD, key)
     if record is not None:
         return Outcome(record, reused=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(mkdtemp(dir=folder, prefix=".making-"))
+    scratch = folder / f"{MAKING}{target.name}"
+    scratch.mkdir()
     try:
         ct, labels = _make_volumes(folder, people, key)
         if bent_mm:
@@ -304,7 +315,8 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
         case = synthesize_thorax(key["seed"], key["spatial_size"], air)
         return case.ct, case.segmentation
     size = key["spatial_size"]
-    ct, labels = _sized_person(key["person"], people[key["person"]], folder / "people", size)
+    person = people[key["person"]]
+    ct, labels = _sized_person(key["person"], person, folder / "people", size, _digest(person))
     spacing = (frame.voxel_size(size),) * 3
     towards = None
     if key["towards"]:
@@ -315,6 +327,11 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)
+
+
+def _digest(path: Path) -> str:
+    """Eight digits of a CT's SHA-256: another file under the same name is another CT."""
+    return file_sha256(path)[:8]
 
 
 def _name(person: str, number: int) -> str:

@@ -8,12 +8,14 @@ from .adversarial import (
 )
 from .precision import has_bfloat16
 from .schedule import ConstantThenLinearLR
+from .settings import check_settings
 
 __all__ = [
     "ConstantThenLinearLR",
     "DiscriminatorAdversarialLoss",
     "GeneratorAdversarialLoss",
     "ReconstructionLoss",
+    "check_settings",
     "conditional_adversarial_iteration",
     "has_bfloat16",
 ]

@@ -98,7 +98,7 @@ def like_another_chest(volume: Tensor) -> Tensor:
     return F.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gradient_clip: float = 1.0) -> dict:
+def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Any], gradient_clip: float = 1.0) -> dict:
     """One step of the part that learns, on a block if the batch has one.
 
     For ``SupervisedTrainer(iteration_update=...)``.
@@ -114,7 +114,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
     Raises:
         FloatingPointError: the loss or its gradient is not finite; the weights are not touched by it.
     """
-    batch = {name: value.to(engine.state.device) for name, value in batchdata.items()}
+    batch = _tensors(batchdata, engine.state.device)
     network = cast(FineGenerator, engine.network.train())
     with torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs):
         rendering: Rendering | CoarseRendering | Tensor
@@ -131,7 +131,7 @@ def block_iteration(engine: SupervisedTrainer, batchdata: dict[str, Tensor], gra
 
 
 def adversarial_block_iteration(
-    engine: AdversarialTrainer, batchdata: dict[str, Tensor], gradient_clip: float = 1.0
+    engine: AdversarialTrainer, batchdata: dict[str, Any], gradient_clip: float = 1.0
 ) -> dict:
     """A step on one block with a discriminator of blocks; for ``AdversarialTrainer(iteration_update=...)``.
 
@@ -150,7 +150,7 @@ def adversarial_block_iteration(
         FloatingPointError: a loss or a gradient is not finite; the network's weights are not touched by it.
     """
     state = engine.state
-    batch = {name: value.to(state.device) for name, value in batchdata.items()}
+    batch = _tensors(batchdata, state.device)
     network = cast(FineGenerator, state.g_network)
     condition = F.avg_pool3d(block_condition(batch["image"], *_place(batch)), 2)
 
@@ -190,6 +190,11 @@ def render_block(engine: Engine, network: FineGenerator, batch: dict[str, Tensor
         with torch.no_grad():
             state.seen = image, network.coarse_part(image)
     return network.render_fine(image, state.seen[1], *_place(batch))
+
+
+def _tensors(batch: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """All of a batch but the name of its case."""
+    return {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
 
 
 def _place(batch: dict[str, Tensor]) -> tuple[tuple[int, int, int], int]:

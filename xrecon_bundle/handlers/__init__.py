@@ -4,7 +4,7 @@ from .checkpoint import SaveBestModel, TrainingCheckpoint
 from .evaluation import EvaluationReport
 from .failure import ExplainFailure
 from .logs import EpochLog
-from .metrics import image_metric_handlers
+from .metrics import better, image_metric_handlers
 from .moving_average import MovingAverage
 from .panels import ReconstructionPanels
 from .seeding import SeedEpoch
@@ -18,5 +18,6 @@ __all__ = [
     "SaveBestModel",
     "SeedEpoch",
     "TrainingCheckpoint",
+    "better",
     "image_metric_handlers",
 ]

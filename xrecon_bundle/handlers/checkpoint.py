@@ -11,6 +11,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from torch.optim.lr_scheduler import LambdaLR
 
 from ..files import InputError, atomic_path
 from ..networks.weights import save_weights
@@ -64,7 +65,8 @@ class TrainingCheckpoint:
 
     Args:
         objects: name to object with ``state_dict`` and ``load_state_dict``; the epoch is added. Only plain values and
-            tensors: checkpoints are loaded with ``weights_only``.
+            tensors: checkpoints are loaded with ``weights_only``. A scheduler keeps the learning rate that it was made
+            with: whoever resumes may lower it.
         folder: where ``checkpoint_epoch=N.pt`` files are kept.
         interval: epochs between two checkpoints.
         n_saved: how many of the newest to keep.
@@ -111,6 +113,7 @@ class TrainingCheckpoint:
         if checkpoint.keys() != self.objects.keys():
             missing = ", ".join(sorted(checkpoint.keys() ^ self.objects.keys()))
             raise InputError(f"{path}: a checkpoint of another kind of training (not in both: {missing})")
+        rates = {name: item.base_lrs for name, item in self.objects.items() if isinstance(item, LambdaLR)}
         for name, item in self.objects.items():
             try:
                 item.load_state_dict(checkpoint[name])
@@ -119,6 +122,8 @@ class TrainingCheckpoint:
                     f"{path}: the {name} in it is of another network or size; resume with the network_preset, "
                     f"spatial_size and other settings that it was made with, or give another --ckpt_dir"
                 ) from error
+        for name, base_lrs in rates.items():
+            _set_rates(self.objects[name], base_lrs)
         engine.state.epoch = epoch
         engine.state.iteration = epoch * engine.state.epoch_length
         logger.info("resumed from %s", path)
@@ -143,6 +148,18 @@ class TrainingCheckpoint:
 
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint_epoch=*.pt"), key=lambda path: int(path.stem.split("=")[1]))
+
+
+def _set_rates(scheduler: LambdaLR, base_lrs: list[Any]) -> None:
+    """Go on with the rates that the configuration asks for, not with those of the checkpoint."""
+    if scheduler.base_lrs == base_lrs:
+        return
+    logger.info("learning rate %s, before it was %s", base_lrs, scheduler.base_lrs)
+    scheduler.base_lrs = base_lrs
+    groups = scheduler.optimizer.param_groups
+    for group, base, factor in zip(groups, base_lrs, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"], group["lr"] = base, base * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in groups]
 
 
 def _not_written(path: Path, error: Exception) -> InputError:

@@ -13,14 +13,16 @@ from monai.utils import CommonKeys
 
 from ..files import InputError, atomic_path
 
+KEPT = (CommonKeys.IMAGE, CommonKeys.LABEL, "coarse")
+
 
 class ExplainFailure:
     """End a training that fails with one clear error, and keep the batch that made a loss or a gradient non-finite.
 
     A ``FloatingPointError``, raised by the iteration before the weights are touched, becomes an :class:`InputError`
-    that names the cases and the file ``failed_epoch=E_iteration=I_rank=R.npz`` with the arrays ``image``, ``label``
-    and ``case`` (``numpy.load`` needs no pickle for it). An :class:`InputError` that a library wrapped in errors of its
-    own comes out again as itself. Everything else passes.
+    that names the cases and the file ``failed_epoch=E_iteration=I_rank=R.npz`` with the arrays ``image``, ``label``,
+    ``coarse`` (what of these there is) and ``case`` (``numpy.load`` needs no pickle for it). An :class:`InputError`
+    that a library wrapped in errors of its own comes out again as itself. Everything else passes.
 
     Args:
         folder: where the batch is kept.
@@ -47,9 +49,7 @@ class ExplainFailure:
         batch = cast(dict, state.batch)
         names = [str(name) for name in batch["case"]]
         path = self.folder / f"failed_epoch={state.epoch}_iteration={state.iteration}_rank={idist.get_rank()}.npz"
-        arrays: dict[str, Any] = {
-            str(key): np.asarray(batch[key].cpu()) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)
-        }
+        arrays: dict[str, Any] = {str(key): np.asarray(batch[key].cpu()) for key in KEPT if key in batch}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, case=np.array(names), **arrays)
         return InputError(

@@ -42,7 +42,7 @@ def region_overlap(
         dice, hd95, asd = dice_score(a, b), np.nan, np.nan
         if a.any() and b.any():
             pair = torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]
-            mm = list(spacing)
+            mm = [float(edge) for edge in spacing]
             hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=mm).item()
             asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=mm).item()
         elif a.any() or b.any():

@@ -167,7 +167,7 @@ def build_generator(preset: str, spatial_size: int, **overrides) -> XReconGenera
     """A generator by the name of its preset.
 
     Args:
-        preset: "published", or "compact" (for CPUs; 5.6 M parameters at every size).
+        preset: "published", or "compact" (for CPUs; 5.5 M parameters at every size).
         spatial_size: edge of the volume.
         overrides: arguments of :class:`XReconGenerator` that replace the preset's.
 

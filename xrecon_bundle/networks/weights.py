@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SPATIAL_SIZE = 64  # of weights that do not say it; the same as in the configs that train (a test compares)
 LARGEST_SIZE = 512
 FINE = "fine"
+NO_STATE = "not a plain PyTorch state dict; give the model.pt that a training wrote"
 
 
 def check_weights(path: str | Path) -> None:
@@ -30,7 +31,18 @@ def check_weights(path: str | Path) -> None:
         )
 
 
-def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconGenerator | FineGenerator:
+def size_of_weights(path: str | Path) -> int:
+    """For which edge of the volume the weights of a file are; :data:`SPATIAL_SIZE` where it does not say.
+
+    Raises:
+        InputError: no such file, or not a state dict.
+    """
+    return _stated_size(_read_state(path)) or SPATIAL_SIZE
+
+
+def load_generator(
+    path: str | Path, spatial_size: int | None = None, activation_checkpointing: bool = False
+) -> XReconGenerator | FineGenerator:
     """The generator whose weights a plain state dict holds, in evaluation mode, on the CPU, in float32.
 
     The network (a preset, or the fine one) is the one whose parameter names and shapes are those of the file. Only
@@ -40,25 +52,22 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
         path: what a training leaves as ``model.pt``.
         spatial_size: edge of the volume that the weights were trained for; None: what the file says (see
             :func:`save_weights`), else :data:`SPATIAL_SIZE`, which the weights of a fine generator do not tell.
+        activation_checkpointing: see :class:`~.generator.XReconGenerator`; a fine one has none.
 
     Raises:
         InputError: no such file, not a state dict, the weights of another network or size, or of a fine one and no size
             is known.
     """
-    check_weights(path)
+    state = _read_state(path)
     import torch
 
     from .fine import FineGenerator
-    from .generator import PRESETS, build_generator
+    from .generator import PRESETS, XReconGenerator, build_generator
 
     path = Path(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {name: tuple(value.shape) for name, value in state.items()}
-    except Exception as error:
-        raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
-    stated = spatial_size or _stated_size(state)
-    spatial_size = stated or SPATIAL_SIZE
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    stated = _stated_size(state) if spatial_size is None else spatial_size
+    spatial_size = SPATIAL_SIZE if stated is None else stated
     for network in (*PRESETS, FINE):
         try:
             with torch.device("meta"):
@@ -74,11 +83,26 @@ def load_generator(path: str | Path, spatial_size: int | None = None) -> XReconG
                     "--spatial_size (224 for 1.6 mm), or write them with save_weights"
                 )
             generator.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+            if isinstance(generator, XReconGenerator):
+                generator.activation_checkpointing = activation_checkpointing
             return generator.eval()
     raise InputError(
         f"{path}: these weights fit no network ({', '.join((*PRESETS, FINE))}) at spatial size {spatial_size}; "
         "give the size that they were trained at with --spatial_size"
     )
+
+
+def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    check_weights(path)
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if all(isinstance(value, torch.Tensor) for value in state.values()):
+            return state
+    except Exception as error:
+        raise InputError(f"{path}: {NO_STATE}") from error
+    raise InputError(f"{path}: {NO_STATE}")
 
 
 def load_fine(

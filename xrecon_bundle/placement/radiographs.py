@@ -73,6 +73,8 @@ def place_pair(files: Sequence[str | os.PathLike], spatial_size: int, **loading:
     Raises:
         InputError: a file cannot be used, or the two cannot be a pair.
     """
+    if isinstance(files, str | os.PathLike) or len(files) not in (1, 2):
+        raise InputError(f"{files}: give a PA and a lateral file, or one biplanar NIfTI, in a list")
     if len(files) == 1:
         return PlacedPair(*place_biplanar(files[0], spatial_size))
     return _place_views(files, spatial_size, **loading)

@@ -128,7 +128,7 @@ class Predictor:
         Raises:
             InputError: a file cannot be used, or the pair is no chest; the message says what to do.
         """
-        paths = tuple(Path(path) for path in files)
+        paths = (Path(files),) if isinstance(files, str | Path) else tuple(Path(path) for path in files)
         tell("placing the radiographs", 0.0)
         placed = self.read(paths)
         quality = gate(placed, paths, refuse=not self.loading.get("accept_any_view"))
