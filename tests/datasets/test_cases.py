@@ -128,3 +128,8 @@ def test_a_case_of_the_manifest_whose_files_are_gone_is_named(tmp_path):
     (tmp_path / "b" / "ct.nii.gz").unlink()
     with pytest.raises(InputError, match=r"b: manifest.json lists this case, but its files are gone; make"):
         list_cases(tmp_path, "train")
+
+
+def test_a_split_that_there_is_none_of_is_named(dataset):
+    with pytest.raises(InputError, match="'tset': one of train, validation, test"):
+        list_cases(dataset, "tset")

@@ -148,3 +148,12 @@ def test_metric_class_reports_through_ignite(pair):
 def test_unknown_metric_is_refused_by_name():
     with pytest.raises(ValueError, match="psnr_total"):
         ImageMetric("psnr_total")
+
+
+def test_without_a_body_nothing_is_known_of_it():
+    """Infinite decibels of nothing would be the mean of all cases."""
+    air = torch.zeros(8, 8, 8)
+    values = image_metrics(air + 0.1, air)
+    for name in ("psnr", "psnr_avg", "psnr_axial"):
+        assert np.isfinite(values[name])
+        assert np.isnan(values[f"{name}_body"])

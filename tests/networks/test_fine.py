@@ -379,3 +379,9 @@ def test_onnx(trained, tmp_path):
     image[:, :, :10] = trained.unknown
     (found,) = runtime.InferenceSession(tmp_path / "fine.onnx").run(["pred"], {"image": image.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), trained(image).detach(), rtol=0, atol=1e-3)
+
+
+def test_a_part_that_there_is_none_of_is_refused(network):
+    with pytest.raises(ValueError, match="first, coarse, fine, not 'foo'"):
+        network.learn("foo")
+    assert any(weight.requires_grad for weight in network.parameters())

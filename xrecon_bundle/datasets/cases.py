@@ -117,7 +117,7 @@ def list_cases(
         is one.
 
     Raises:
-        InputError: no such folder, no case in it, or none in this split.
+        InputError: no such folder, no case in it, none in this split, or no such split.
     """
     if not isinstance(dataset_dir, str | os.PathLike):
         return [case for folder in dataset_dir for case in list_cases(folder, split, seed)]
@@ -136,6 +136,8 @@ def list_cases(
             f"{f', and those of {len(gone) - 1} more' if gone[1:] else ''}; {remedy}, with the same output folder"
         )
     if split is not None:
+        if split not in SPLITS:
+            raise InputError(f"split {split!r}: one of {', '.join(SPLITS)}")
         splits = recorded or split_cases(names, seed)
         names = [name for name in names if splits.get(name) == split]
         if not names:

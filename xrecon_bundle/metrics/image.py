@@ -66,7 +66,8 @@ def slice_psnr(pred: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None
         else:
             slices = (error * mask).sum(dim=others, dtype=torch.float64) / mask.sum(dim=others)
         slices = slices[slices > 0]  # also drops the NaN of slices that miss the mask
-        means.append(_decibel(slices).mean().item() if len(slices) else float("inf"))
+        nothing = float("inf") if mask is None or mask.any() else float("nan")  # as psnr says
+        means.append(_decibel(slices).mean().item() if len(slices) else nothing)
     return means[0], means[1], means[2]
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +194,12 @@ class FineGenerator(nn.Module):
         Args:
             part: "first", the generator of the coarse volume; "coarse", the U-Net that puts it and the maps together;
                 "fine", all that follows. Each rests on those before it.
+
+        Raises:
+            ValueError: there is no such part.
         """
+        if part not in get_args(Part):
+            raise ValueError(f"the part that learns is one of {', '.join(get_args(Part))}, not {part!r}")
         self.learning = part
         self.requires_grad_(False)
         for name, child in self.named_children():
