@@ -174,7 +174,6 @@ def store(
     judged: bool = False,
     spread: float = 1.0,
     between: float = 0.0,
-    bent_mm: float = 0.0,
 ) -> None:
     """Make the store of cases; what is finished is kept.
 
@@ -187,14 +186,13 @@ def store(
         judged: a store to judge by: beside ``people`` the CT angiography, no synthetic chests.
         spread: how much more than usual a pseudo-patient may differ from the real one, at most.
         between: share of the pseudo-patients who go part of the way to another person's shape.
-        bent_mm: by how much every chest is bent, at most; for the maps, whose cases are not bent anew each time.
     """
     if judged:
         found = {path.name.removesuffix(".nii.gz"): path for path in sorted(Path(people).glob("*.nii.gz"))}
         found[UNSEEN] = fetch_open_ct(UNSEEN, ROOT / ".cache")
     else:
         found = people_of(people, ROOT / ".cache")
-    write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size, spread, between, bent_mm)
+    write_store(folder, found, cases, 0 if judged else 10, workers, spatial_size, spread, between)
 
 
 def compare(*weights: str, others: str = "", pneumothorax: bool = True, store: str = COARSE_STORE) -> None:

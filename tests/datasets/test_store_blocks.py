@@ -310,24 +310,6 @@ def test_one_person_alone_is_between_nobody(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
-def test_a_store_of_bent_chests(tmp_path, thorax):
-    """Bent as a whole: labels and radiographs are those of the bent CT."""
-    write_store(tmp_path, {}, 1, synthetic_every=1, spatial_size=64, bent_mm=25)
-    straight, bent = (list_store(store)[0] for store in (thorax, tmp_path))
-    before, after = (np.load(case / "coarse_labels.npy") > 0 for case in (straight, bent))
-    assert 0.3 < (before & after).sum() / (before | after).sum() < 0.95
-    ct = np.load(bent / "coarse.npy").astype(np.float32)
-    assert frame.unit_to_hu(ct[after].mean()) < -500
-    for view, geometry in enumerate((ConeBeamGeometry.chest_pa, ConeBeamGeometry.chest_lateral)):
-        projected = Projector(geometry(SIZE))(torch.from_numpy(ct)[None, None]).flatten()
-        own, other = (
-            float(np.corrcoef(np.load(case / "radiographs.npy")[view].ravel(), projected)[0, 1])
-            for case in (bent, straight)
-        )
-        assert own > max(0.98, other + 0.003)
-    assert json.loads((bent / "case.json").read_text())["bent_mm"] == 25
-
-
 def test_a_case_without_the_arrays_of_today_is_made_anew(tmp_path):
     """A store made before bones were kept has none; a finished case of today is left alone."""
     options = {"people": {}, "cases": 1, "synthetic_every": 1, "spatial_size": 32}

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import frame
-from ..anatomy.bending import bend_chest
 from ..files import InputError, atomic_path, file_sha256, write_json
 from ..segmentation.labels import pleural_cavity_labels
 from .cohort import OCCUPANCY, resize_labelled
@@ -74,7 +73,6 @@ def write_store(
     spatial_size: int = SIZE,
     spread: float = 1.0,
     between: float = 0.0,
-    bent_mm: float = 0.0,
 ) -> list[str]:
     """Make ``cases`` cases, of all people in turn; what is finished is kept.
 
@@ -87,7 +85,6 @@ def write_store(
         spatial_size: of the CTs that the cases are made of. Smaller than :data:`SIZE`: for the coarse volume only.
         spread: how much more than usual a pseudo-patient may differ from the real one, at most; drawn from 1 to this.
         between: share of the pseudo-patients who go part of the way to another person's shape.
-        bent_mm: every chest is bent by so much at most (:func:`~xrecon_bundle.anatomy.bending.bend_chest`).
 
     Returns:
         the names of the cases.
@@ -115,7 +112,7 @@ def write_store(
             f"{folder}: holds {len(others)} cases of people who are not to be learnt from ({others[0]}, ...); delete "
             "these, or give another --folder"
         )
-    outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread, bent_mm), jobs, "store", workers)
+    outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
     return [_name(*job) for job in jobs]
@@ -277,10 +274,10 @@ def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
 
 
 def _make_case(
-    folder: Path, people: dict[str, Path], spatial_size: int, spread: float, bent_mm: float, job: tuple[str, int]
+    folder: Path, people: dict[str, Path], spatial_size: int, spread: float, job: tuple[str, int]
 ) -> Outcome:
     target = folder / "cases" / _name(*job)
-    key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS, "bent_mm": bent_mm}
+    key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS}
     key["sources"] = {name: _digest(people[name]) for name in _people(target) if name in people}
     record = finished_record(target / RECORD, key)
     if record is not None:
@@ -289,11 +286,7 @@ def _make_case(
     scratch = folder / f"{MAKING}{target.name}"
     scratch.mkdir()
     try:
-        ct, labels = _make_volumes(folder, people, key)
-        if bent_mm:
-            rng = np.random.default_rng(key["seed"])
-            ct, labels = bend_chest(ct, labels, rng, frame.voxel_size(spatial_size), bent_mm)
-        for name, array in arrays_of(ct, labels).items():
+        for name, array in arrays_of(*_make_volumes(folder, people, key)).items():
             np.save(scratch / name, array)
         files = {path.name: file_sha256(path) for path in sorted(scratch.glob("*.npy"))}
         write_json(scratch / RECORD, {**key, FILES: files})
