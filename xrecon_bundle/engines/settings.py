@@ -64,10 +64,7 @@ WORDS = {"true": True, "false": False, "null": None, "none": None}
 SWITCH = (lambda value: isinstance(value, bool)), "true or false"
 RATE = _above_zero, "a number above 0"
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "spatial_size": (
-        lambda value: _is(int, value) and value >= 64 and value % 32 == 0,
-        "the edge in voxels, a multiple of 32 from 64",
-    ),
+    "spatial_size": _whole(16),
     "network_preset": (lambda value: value in PRESETS, f"one of {', '.join(PRESETS)}"),
     "max_epochs": _whole(1),
     "decay_start": _whole(0),
