@@ -297,6 +297,13 @@ def test_an_earlier_dataset_among_the_cts_is_no_source(tmp_path):
     assert [source.path for source in find_sources(tmp_path)[0]] == ["a.nii.gz"]
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"made_by": "a downloader"}', '{"made_by": null}'])
+def test_a_manifest_of_another_program_hides_no_ct(content, tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", phantom(AFFINE), AFFINE)
+    (tmp_path / "manifest.json").write_text(content)
+    assert [source.path for source in find_sources(tmp_path)[0]] == ["a.nii.gz"]
+
+
 def test_the_output_is_not_the_source_folder(tmp_path):
     save_nifti(tmp_path / "a.nii.gz", phantom(AFFINE), AFFINE)
     with pytest.raises(InputError, match="another --output_dir"):

@@ -145,6 +145,14 @@ def list_cases(
     return [_entry(folder / name) for name in names]
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether the manifest of a folder is one that this package wrote; other programs call their files so too."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text())["made_by"]).startswith("xrecon")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _entry(folder: Path) -> dict[str, str]:
     entry = {"image": str(folder / RADIOGRAPHS), "label": str(folder / CT), "case": folder.name}
     if (folder / SEGMENTATION).exists():

@@ -15,7 +15,7 @@ from ..dicom.series import Series, choose_series, is_dicom, scan_dicom
 from ..files import InputError, find_files
 from ..io.itk_header import read_header
 from ..io.readers import FILE_SUFFIXES, ITK_SUFFIXES, has_suffix
-from .cases import MANIFEST
+from .cases import MANIFEST, is_dataset
 
 LIDC_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _UID = re.compile(r"^\d+(\.\d+){4,}$")
@@ -70,7 +70,9 @@ def find_sources(
     except re.error as error:
         raise InputError(f"{patient_pattern}: the patient pattern is no regular expression ({error})") from error
     files, problems = find_files(folder, skip)
-    made = {path.parent for path in files if path.name == MANIFEST}  # datasets of ours: every patient once more
+    made = {
+        path.parent for path in files if path.name == MANIFEST and is_dataset(path.parent)
+    }  # the same patients again
     files = [path for path in files if made.isdisjoint(path.parents)]
     sources, dicom = [], []
     for path in files:

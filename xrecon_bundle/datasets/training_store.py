@@ -112,7 +112,9 @@ def write_store(
             f"{folder}: holds {len(others)} cases of people who are not to be learnt from ({others[0]}, ...); delete "
             "these, or give another --folder"
         )
-    outcomes = run_cases(partial(_make_case, folder, people, spatial_size, spread), jobs, "store", workers)
+    # Another file under the same name is another CT.
+    digests = {name: file_sha256(path)[:8] for name, path in people.items()}
+    outcomes = run_cases(partial(_make_case, folder, people, digests, spatial_size, spread), jobs, "store", workers)
     if failed := next((outcome.reason for outcome in outcomes if outcome.reason), None):
         raise InputError(f"{folder}: {failed}")
     return [_name(*job) for job in jobs]
@@ -168,16 +170,16 @@ def _sized_person(name: str, path: Path, cache: Path, spatial_size: int, digest:
     return (ct, labels) if spatial_size == SIZE else resize_labelled(ct, labels, spatial_size)
 
 
-def _velocity_between(person: str, other: str, people: dict[str, Path], cache: Path, spatial_size: int) -> np.ndarray:
+def _velocity_between(
+    person: str, other: str, people: dict[str, Path], digests: dict[str, str], cache: Path, spatial_size: int
+) -> np.ndarray:
     from ..anatomy.likeness import velocity_between
     from ..projection.film import extend_scan
 
-    of_both = AND.join(f"{name}-{_digest(people[name])}" for name in (person, other))
+    of_both = AND.join(f"{name}-{digests[name]}" for name in (person, other))
     kept = cache / f"{of_both}-{spatial_size}.npy"
     if not kept.exists():
-        both = [
-            _sized_person(name, people[name], cache, spatial_size, _digest(people[name])) for name in (person, other)
-        ]
+        both = [_sized_person(name, people[name], cache, spatial_size, digests[name]) for name in (person, other)]
         (ct, labels), (other_ct, other_labels) = ((extend_scan(ct, 0.0), labels) for ct, labels in both)
         spacing = (frame.voxel_size(spatial_size),) * 3
         velocity = velocity_between(ct, labels, other_ct, other_labels, spacing)
@@ -274,11 +276,16 @@ def draw_case(name: str, number: int, spread: float = 1.0) -> dict[str, Any]:
 
 
 def _make_case(
-    folder: Path, people: dict[str, Path], spatial_size: int, spread: float, job: tuple[str, int]
+    folder: Path,
+    people: dict[str, Path],
+    digests: dict[str, str],
+    spatial_size: int,
+    spread: float,
+    job: tuple[str, int],
 ) -> Outcome:
     target = folder / "cases" / _name(*job)
     key = draw_case(*job, spread) | {"spatial_size": spatial_size, "arrays": ARRAYS}
-    key["sources"] = {name: _digest(people[name]) for name in _people(target) if name in people}
+    key["sources"] = {name: digests[name] for name in _people(target) if name in digests}
     record = finished_record(target / RECORD, key)
     if record is not None:
         return Outcome(record, reused=True)
@@ -309,22 +316,19 @@ def _make_volumes(folder: Path, people: dict[str, Path], key: dict[str, Any]) ->
         return case.ct, case.segmentation
     size = key["spatial_size"]
     person = people[key["person"]]
-    ct, labels = _sized_person(key["person"], person, folder / "people", size, _digest(person))
+    ct, labels = _sized_person(key["person"], person, folder / "people", size, key["sources"][key["person"]])
     spacing = (frame.voxel_size(size),) * 3
     towards = None
     if key["towards"]:
-        towards = key["share"] * _velocity_between(key["person"], key["towards"], people, folder / "people", size)
+        towards = key["share"] * _velocity_between(
+            key["person"], key["towards"], people, key["sources"], folder / "people", size
+        )
     ct, labels = make_pseudo_patient(
         ct, labels, spacing, key["seed"], key["standing"], key["diseased"], key["spread"], towards
     )
     if drawn:
         ct, labels = insert_pneumothorax(ct, labels, spacing, seed=key["seed"], **drawn)
     return ct, np.where(labels <= 4, labels, 0)
-
-
-def _digest(path: Path) -> str:
-    """Eight digits of a CT's SHA-256: another file under the same name is another CT."""
-    return file_sha256(path)[:8]
 
 
 def _name(person: str, number: int) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 SPATIAL_SIZE = 64  # of weights that do not say it; the same as in the configs that train (a test compares)
 LARGEST_SIZE = 512
 FINE = "fine"
-NO_STATE = "not a plain PyTorch state dict; give the model.pt that a training wrote"
 
 
 def check_weights(path: str | Path) -> None:
@@ -98,11 +97,11 @@ def _read_state(path: str | Path) -> dict[str, torch.Tensor]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if all(isinstance(value, torch.Tensor) for value in state.values()):
-            return state
+        if not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise TypeError("it holds more than tensors")
+        return state
     except Exception as error:
-        raise InputError(f"{path}: {NO_STATE}") from error
-    raise InputError(f"{path}: {NO_STATE}")
+        raise InputError(f"{path}: not a plain PyTorch state dict; give the model.pt that a training wrote") from error
 
 
 def load_fine(
